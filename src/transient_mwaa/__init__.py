@@ -1,0 +1,1 @@
+"""Puts an Amazon MWAA environment to sleep and wakes it with nothing lost."""

@@ -1,0 +1,1 @@
+"""The rules, in plain Python: no AWS, no network, and the clock is an argument."""
