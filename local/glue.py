@@ -1,7 +1,7 @@
 """Glue jobs on this machine: a job run is the job's own script, run by local Spark.
 
-Spark here reads no s3:// paths, so the objects that `--input` names are fetched into a folder first, and what the script left
-in the folder for `--output` is put into the bucket when it has ended well. The script is the one that AWS Glue would run.
+Spark here reads no s3:// paths, so the objects that `--input` names are fetched into a folder first, and what the script
+left in the folder for `--output` is put into the bucket when it has ended well. AWS Glue would run the same script.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LocalSpark:
     spark_python: Path = SPARK_PYTHON
 
     def run(self, run_id: str, script_location: str, arguments: Mapping[str, str]) -> JobOutcome:
-        """Runs the script at an s3:// URI with the job's arguments. Blocking; never raises, as a job run cannot either."""
+        """Runs the script at an s3:// URI with the job's arguments. Blocking; a failure is an outcome, not raised."""
         missing = why_no_spark(self.spark_python)
         if missing:
             return JobOutcome("SUCCEEDED", f"Simulated, the script was not run: {missing}.")

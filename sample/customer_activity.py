@@ -1,6 +1,6 @@
 """Write customer_activity.csv: what customers did in a web shop in one month, the same rows every time.
 
-    python sample/customer_activity.py [--rows 5000] [FILE]
+python sample/customer_activity.py [--rows 5000] [FILE]
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     --input   s3://BUCKET/raw/customer_activity.csv
     --output  s3://BUCKET/optimised/customer_activity/
 
-Runs on AWS Glue 5.0 and on any Spark 3.5. A row that does not fit the types fails the job: Parquet must not hide it as nulls.
+Runs on AWS Glue 5.0 and on any Spark 3.5. A row that does not fit the types fails the job: it must not end as nulls.
 """
 
 import argparse
