@@ -1,0 +1,126 @@
+"""The data bucket: small JSON documents, read back by version."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import boto3
+from botocore.exceptions import ClientError
+
+_MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
+_CHUNK_BYTES = 8 * 1024 * 1024
+
+
+class ObjectMissing(LookupError):  # noqa: N818 - says what is wrong, like all our errors
+    """The bucket has no such key, or no such version of it."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One version of one object; `version_id` is empty in a bucket without versions."""
+
+    key: str
+    version_id: str
+    body: bytes
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+    def json(self) -> Any:
+        """The body as JSON; raises ValueError when it is none."""
+        return json.loads(self.body)
+
+
+class Bucket:
+    """Reads and writes one versioned bucket. Raises ObjectMissing; other failures are botocore's."""
+
+    def __init__(self, name: str, s3: Any) -> None:
+        self.name = name
+        self._s3 = s3
+
+    @classmethod
+    def from_env(cls) -> Self:
+        return cls(os.environ["DATA_BUCKET"], boto3.client("s3"))
+
+    def fetch(self, key: str, version_id: str | None = None) -> StoredObject:
+        """The object and the version that was read; without `version_id` the newest."""
+        answer = self._get(key, version_id)
+        return StoredObject(key, answer.get("VersionId", ""), answer["Body"].read())
+
+    def find(self, key: str) -> StoredObject | None:
+        """Like `fetch`, for what may rightly be absent."""
+        try:
+            return self.fetch(key)
+        except ObjectMissing:
+            return None
+
+    def read(self, key: str, version_id: str | None = None) -> bytes:
+        return self.fetch(key, version_id).body
+
+    def read_json(self, key: str, version_id: str | None = None) -> Any:
+        return self.fetch(key, version_id).json()
+
+    def chunks(self, key: str, version_id: str) -> Iterator[bytes]:
+        """The bytes of one version, a few megabytes at a time."""
+        yield from self._get(key, version_id)["Body"].iter_chunks(_CHUNK_BYTES)
+
+    def write(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> str:
+        """Returns the version id."""
+        return self._put(key, body, content_type)
+
+    def write_json(self, key: str, value: Any, if_none_match: bool = False) -> str:
+        """Returns the version id. With `if_none_match` an object that is there already makes botocore's
+        PreconditionFailed (412)."""
+        body = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        return self._put(key, body, "application/json", **({"IfNoneMatch": "*"} if if_none_match else {}))
+
+    def copy(self, key: str, version_id: str, to_key: str) -> str:
+        """Copies one version inside the bucket, on the server. Returns the copy's version id."""
+        source = {"Bucket": self.name, "Key": key, "VersionId": version_id}
+        with _naming_the_missing(self.name, key, version_id):
+            answer = self._s3.copy_object(Bucket=self.name, Key=to_key, CopySource=source, TaggingDirective="REPLACE")
+        return str(answer.get("VersionId", ""))
+
+    def exists(self, key: str) -> bool:
+        return self.size(key) is not None
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the newest version, or None when there is none."""
+        try:
+            return int(self._s3.head_object(Bucket=self.name, Key=key)["ContentLength"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING:
+                return None
+            raise
+
+    def _get(self, key: str, version_id: str | None) -> dict[str, Any]:
+        version = {} if version_id is None else {"VersionId": version_id}
+        with _naming_the_missing(self.name, key, version_id):
+            answer: dict[str, Any] = self._s3.get_object(Bucket=self.name, Key=key, **version)
+        return answer
+
+    def _put(self, key: str, body: bytes, content_type: str, **condition: str) -> str:
+        # S3 compares the bytes it received with this checksum and refuses what was torn on the way.
+        answer = self._s3.put_object(
+            Bucket=self.name, Key=key, Body=body, ContentType=content_type, ChecksumAlgorithm="SHA256", **condition
+        )
+        return str(answer.get("VersionId", ""))
+
+
+@contextmanager
+def _naming_the_missing(bucket: str, key: str, version_id: str | None) -> Iterator[None]:
+    """Turns S3's several ways to say "not there" into ObjectMissing."""
+    try:
+        yield
+    except ClientError as error:
+        # A version id that S3 cannot even parse names nothing either.
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        if code in _MISSING or (code == "InvalidArgument" and "version" in message.lower()):
+            version = f" version {version_id}" if version_id else ""
+            raise ObjectMissing(f"s3://{bucket}/{key}{version} does not exist.") from error
+        raise

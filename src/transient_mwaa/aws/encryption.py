@@ -1,0 +1,70 @@
+"""Secrets at rest: envelope encryption under one KMS key, bound to what the ciphertext is about."""
+
+import os
+from typing import Any, Self
+
+import botocore.session
+from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient, StrictAwsKmsMasterKeyProvider
+from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+from cryptography.exceptions import InvalidSignature, InvalidTag
+
+from transient_mwaa.domain.errors import ServiceUnavailable
+
+_SIGNING_KEY = "aws-crypto-public-key"  # the library's own addition to every signed message's context
+_TRANSIENT_CODES = frozenset(
+    {"DependencyTimeoutException", "KeyUnavailableException", "LimitExceededException", "ThrottlingException"}
+)
+
+# Damaged bytes surface as whatever the library stumbled over first.
+_DAMAGED = (
+    AWSEncryptionSDKClientError,
+    InvalidSignature,
+    InvalidTag,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+
+class Undecryptable(ValueError):  # noqa: N818 - says what is wrong, like all our errors
+    """The ciphertext cannot be opened with this key, or it is about something else. The message holds no content."""
+
+
+class Encryption:
+    """Encrypts and decrypts bytes with aws-encryption-sdk (StrictAwsKmsMasterKeyProvider, key commitment required)."""
+
+    def __init__(self, key_arn: str, session: botocore.session.Session | None = None) -> None:
+        session = session or botocore.session.Session()
+        # The library turns every KMS answer into "cannot decrypt". A throttled KMS must not look like a broken file.
+        session.register("after-call.kms", _raise_what_will_pass)
+        self._keys = StrictAwsKmsMasterKeyProvider(key_ids=[key_arn], botocore_session=session)
+        self._sdk = EncryptionSDKClient(
+            commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT, max_encrypted_data_keys=1
+        )
+
+    @classmethod
+    def from_env(cls) -> Self:
+        return cls(os.environ["KEY_ARN"])
+
+    def encrypt(self, plaintext: bytes, context: dict[str, str]) -> bytes:
+        ciphertext, _ = self._sdk.encrypt(source=plaintext, key_provider=self._keys, encryption_context=context)
+        return bytes(ciphertext)
+
+    def decrypt(self, ciphertext: bytes, expected_context: dict[str, str]) -> bytes:
+        """Raises Undecryptable for the wrong key, damaged bytes or another context; ServiceUnavailable when KMS is
+        failing for the moment."""
+        try:
+            plaintext, header = self._sdk.decrypt(source=ciphertext, key_provider=self._keys)
+        except _DAMAGED as error:
+            raise Undecryptable(f"The ciphertext cannot be opened ({type(error).__name__}).") from None
+        found = {name: value for name, value in header.encryption_context.items() if name != _SIGNING_KEY}
+        if found != expected_context:
+            raise Undecryptable("The ciphertext was made for another purpose (its encryption context differs).")
+        return bytes(plaintext)
+
+
+def _raise_what_will_pass(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
+    code = parsed.get("Error", {}).get("Code", "")
+    if http_response.status_code >= 500 or code in _TRANSIENT_CODES:
+        raise ServiceUnavailable(f"KMS is failing for the moment ({code}). Try again.")
