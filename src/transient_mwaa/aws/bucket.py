@@ -15,7 +15,7 @@ _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
 _CHUNK_BYTES = 8 * 1024 * 1024
 
 
-class ObjectMissing(LookupError):  # noqa: N818 - says what is wrong, like all our errors
+class ObjectMissing(LookupError):
     """The bucket has no such key, or no such version of it."""
 
 

@@ -27,7 +27,7 @@ _DAMAGED = (
 )
 
 
-class Undecryptable(ValueError):  # noqa: N818 - says what is wrong, like all our errors
+class Undecryptable(ValueError):
     """The ciphertext cannot be opened with this key, or it is about something else. The message holds no content."""
 
 
