@@ -3,8 +3,8 @@
 glue_csv_to_parquet   raw/customer_activity.csv -> optimised/customer_activity/
 glue_transform        optimised/customer_activity/ -> conformed/customer_activity/
 
-The jobs know their own paths: `--input` and `--output` are arguments of the job. Their names are read, when a task runs,
-from the Airflow variables `glue_csv_to_parquet_job` and `glue_transform_job`; without one a job is called like its task.
+The jobs know their own paths: `--input` and `--output` are arguments of the job. A job is called like its task, unless
+the Airflow variable `glue_csv_to_parquet_job` or `glue_transform_job` names another; it is read when the task runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Glue jobs on this machine: a job run is the job's own script, run by local Spark.
 
-Spark here reads no s3:// paths, so the objects that `--input` names are fetched into a folder first, and what the script
-left in the folder for `--output` is put into the bucket when it has ended well. AWS Glue would run the same script.
+Spark here reads no s3:// paths, so the objects that `--input` names are fetched into a folder first, and what the
+script left in the folder for `--output` is put into the bucket when it has ended well.
 """
 
 from __future__ import annotations
