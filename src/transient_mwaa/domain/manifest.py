@@ -32,7 +32,6 @@ NEVER_LEFT_OUT = frozenset(
         "dag",
         "dag_run",
         "dag_run_note",
-        "import_error",
         "log",
         "log_template",
         "rendered_task_instance_fields",
@@ -62,7 +61,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
 @dataclass(frozen=True)
 class Sums:
-    """What one column holds, in six measures; the contract of each is in docs and in `aws/export_files.py`."""
+    """What one column holds. `count` is of values that are not null; min, max and sum are texts:
+
+    integer    decimal numbers
+    boolean    sum = number of true; min and max are null
+    float      Python's repr, "NaN" greatest; sum = sum of the IEEE-754 bits read as signed 64-bit integers
+    timestamp  microseconds since 1970 UTC
+    text       sum = octets of UTF-8; min and max in byte order, as SHA-256 of their UTF-8
+    bytes      sum = octets; min and max of the values' MD5
+    Nothing but null in a column: min, max and sum are null.
+    """
 
     measure: str
     count: int
