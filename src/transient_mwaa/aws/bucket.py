@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
-import boto3
 from botocore.exceptions import ClientError
+
+from transient_mwaa.aws import passing
 
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
 _CHUNK_BYTES = 8 * 1024 * 1024
@@ -37,7 +38,7 @@ class StoredObject:
 
 
 class Bucket:
-    """Reads and writes one versioned bucket. Raises ObjectMissing; other failures are botocore's."""
+    """One versioned bucket. Raises ObjectMissing and ServiceUnavailable; other failures are botocore's."""
 
     def __init__(self, name: str, s3: Any) -> None:
         self.name = name
@@ -45,12 +46,13 @@ class Bucket:
 
     @classmethod
     def from_env(cls) -> Self:
-        return cls(os.environ["DATA_BUCKET"], boto3.client("s3"))
+        return cls(os.environ["DATA_BUCKET"], passing.client("s3"))
 
     def fetch(self, key: str, version_id: str | None = None) -> StoredObject:
         """The object and the version that was read; without `version_id` the newest."""
         answer = self._get(key, version_id)
-        return StoredObject(key, answer.get("VersionId", ""), answer["Body"].read())
+        with passing.reading():
+            return StoredObject(key, answer.get("VersionId", ""), answer["Body"].read())
 
     def find(self, key: str) -> StoredObject | None:
         """Like `fetch`, for what may rightly be absent."""
@@ -67,7 +69,13 @@ class Bucket:
 
     def chunks(self, key: str, version_id: str) -> Iterator[bytes]:
         """The bytes of one version, a few megabytes at a time."""
-        yield from self._get(key, version_id)["Body"].iter_chunks(_CHUNK_BYTES)
+        body = self._get(key, version_id)["Body"]
+        while True:
+            with passing.reading():
+                chunk: bytes = body.read(_CHUNK_BYTES)
+            if not chunk:
+                return
+            yield chunk
 
     def write(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> str:
         """Returns the version id."""

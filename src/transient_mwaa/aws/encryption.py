@@ -1,20 +1,15 @@
 """Secrets at rest: envelope encryption under one KMS key, bound to what the ciphertext is about."""
 
 import os
-from typing import Any, Self
+from typing import Self
 
-import botocore.session
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient, StrictAwsKmsMasterKeyProvider
 from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
 from cryptography.exceptions import InvalidSignature, InvalidTag
 
-from transient_mwaa.domain.errors import ServiceUnavailable
+from transient_mwaa.aws import passing
 
 _SIGNING_KEY = "aws-crypto-public-key"  # the library's own addition to every signed message's context
-_TRANSIENT_CODES = frozenset(
-    {"DependencyTimeoutException", "KeyUnavailableException", "LimitExceededException", "ThrottlingException"}
-)
-
 # Damaged bytes surface as whatever the library stumbled over first.
 _DAMAGED = (
     AWSEncryptionSDKClientError,
@@ -34,11 +29,9 @@ class Undecryptable(ValueError):
 class Encryption:
     """Encrypts and decrypts bytes with aws-encryption-sdk (StrictAwsKmsMasterKeyProvider, key commitment required)."""
 
-    def __init__(self, key_arn: str, session: botocore.session.Session | None = None) -> None:
-        session = session or botocore.session.Session()
-        # The library turns every KMS answer into "cannot decrypt". A throttled KMS must not look like a broken file.
-        session.register("after-call.kms", _raise_what_will_pass)
-        self._keys = StrictAwsKmsMasterKeyProvider(key_ids=[key_arn], botocore_session=session)
+    def __init__(self, key_arn: str) -> None:
+        # The library turns every refusal by KMS into "cannot decrypt"; our session names those that pass before it can.
+        self._keys = StrictAwsKmsMasterKeyProvider(key_ids=[key_arn], botocore_session=passing.session())
         self._sdk = EncryptionSDKClient(
             commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT, max_encrypted_data_keys=1
         )
@@ -62,9 +55,3 @@ class Encryption:
         if found != expected_context:
             raise Undecryptable("The ciphertext was made for another purpose (its encryption context differs).")
         return bytes(plaintext)
-
-
-def _raise_what_will_pass(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
-    code = parsed.get("Error", {}).get("Code", "")
-    if http_response.status_code >= 500 or code in _TRANSIENT_CODES:
-        raise ServiceUnavailable(f"KMS is failing for the moment ({code}). Try again.")

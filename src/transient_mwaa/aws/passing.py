@@ -1,0 +1,65 @@
+"""Failures that pass by themselves get one name, so that Step Functions can wait and try again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import ConnectionError as EndpointSilent
+
+from transient_mwaa.domain.errors import ServiceUnavailable
+
+_PASSING_CODES = frozenset(
+    {
+        "DependencyTimeoutException",
+        "KeyUnavailableException",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+
+
+def session() -> botocore.session.Session:
+    """A botocore session whose clients raise ServiceUnavailable, once their own retries are used up, when a service
+    throttles, fails or cannot be reached."""
+    own: botocore.session.Session = botocore.session.Session()
+    own.register("after-call", _name_the_answer)
+    own.register("after-call-error", _name_the_silence)
+    return own
+
+
+def client(service: str) -> Any:
+    """A boto3 client of such a session."""
+    return boto3.session.Session(botocore_session=session()).client(service)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Names a stream that breaks while it is read, which no client sees."""
+    try:
+        yield
+    except (BotoCoreError, OSError) as error:
+        raise _unavailable(type(error).__name__) from error
+
+
+def _name_the_answer(http_response: Any, parsed: dict[str, Any], **_: Any) -> None:
+    code = parsed.get("Error", {}).get("Code", "")
+    if http_response.status_code >= 500 or code in _PASSING_CODES:
+        raise _unavailable(code)
+
+
+def _name_the_silence(exception: Exception, **_: Any) -> None:
+    if isinstance(exception, (EndpointSilent, HTTPClientError)):
+        raise _unavailable(type(exception).__name__) from exception
+
+
+def _unavailable(what: str) -> ServiceUnavailable:
+    return ServiceUnavailable(f"An AWS service is throttling or failing for the moment ({what}). Try again later.")
