@@ -7,7 +7,7 @@ PY := .venv/bin/python
 ifneq ($(shell command -v pyenv),)
   export PYENV_VERSION := $(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.(11|12|13)\.[0-9]+$$' | sort -rV | paste -sd:)
 endif
-UV := $(or $(shell command -v uv),.venv-uv/bin/uv)
+UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.venv-uv/bin/uv)
 export UV_LINK_MODE ?= copy
 
 .PHONY: help demo test check build lock clean
@@ -56,7 +56,7 @@ endef
 	$(call install,.venv-airflow,3.12,airflow-2.11.txt)
 
 .venv-glue/ready: requirements/glue.txt | $(UV)
-	$(call install,.venv-glue,3.12,glue.txt)
+	$(call install,.venv-glue,3.11,glue.txt)
 
 .venv-sam/ready: requirements/sam.txt | $(UV)
 	$(call install,.venv-sam,3.13,sam.txt)

@@ -1,0 +1,243 @@
+"""The grammar of our state machines: what every evening and every morning may rely on."""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonata.jsonata import Jsonata
+
+from transient_mwaa.domain import errors
+
+pytestmark = pytest.mark.template
+
+ROOT = Path(__file__).parents[2]
+MACHINES = {path.name.split(".")[0]: path for path in sorted((ROOT / "statemachine").glob("*.asl.yaml"))}
+EXPRESSION = re.compile(r"\{%(.*?)%\}", re.DOTALL)
+
+# Caught, but the story goes on: each with its reason.
+CAUGHT_AND_GOES_ON = {
+    ("spin_down", "Delete the environment"): "the answer was lost; the environment itself is asked, and may be gone",
+    ("spin_down", "Tell everyone"): "it is asleep; a lost good-night message is no reason for an alarm",
+    ("spin_up", "Tell everyone"): "it is awake; a lost good-morning message is no reason for an alarm",
+}
+# What a Retry may name: failures that pass by themselves.
+TRANSIENT = {
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+    "Sandbox.Timedout",
+    "DynamoDB.InternalServerErrorException",
+    "DynamoDB.ProvisionedThroughputExceededException",
+    "DynamoDB.RequestLimitExceededException",
+    "DynamoDB.ThrottlingException",
+    "DynamoDB.SdkClientException",
+    "SNS.InternalErrorException",
+    "SNS.ThrottledException",
+    "SNS.SdkClientException",
+    "Ssm.InternalServerErrorException",
+    "Ssm.TooManyUpdatesException",
+    "Ssm.ThrottlingException",
+    "Ssm.SdkClientException",
+    "ServiceUnavailable",
+    "WebServerUnavailable",
+    "RestApiUnavailable",
+    "CliTokenExpired",
+    "DagNotFound",  # in the morning: not parsed yet
+}
+
+
+def definition(name):
+    return yaml.safe_load(MACHINES[name].read_text())
+
+
+def all_states(machine):
+    """Yield (name, state, is inside a Map) of a machine, the Map's own states included."""
+    for name, state in machine["States"].items():
+        yield name, state, False
+        for inner_name, inner in state.get("ItemProcessor", {}).get("States", {}).items():
+            yield inner_name, inner, True
+
+
+def expressions(value):
+    if isinstance(value, str):
+        yield from EXPRESSION.findall(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from expressions(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from expressions(item)
+
+
+def successors(state):
+    targets = [state["Next"]] if "Next" in state else []
+    targets += [rule["Next"] for rule in state.get("Choices", [])]
+    targets += [state["Default"]] if "Default" in state else []
+    targets += [catcher["Next"] for catcher in state.get("Catch", [])]
+    return targets
+
+
+def paths_to_an_end(machine, start):
+    """Every way from a state to a terminal one, each state at most once: tuples of state names."""
+    found, stack = [], [(start,)]
+    while stack:
+        path = stack.pop()
+        following = [name for name in successors(machine["States"][path[-1]]) if name not in path]
+        if machine["States"][path[-1]]["Type"] in {"Succeed", "Fail"}:
+            found.append(path)
+        stack.extend((*path, name) for name in following)
+    return found
+
+
+@pytest.fixture(params=sorted(MACHINES))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def machine(name):
+    return definition(name)
+
+
+def test_everything_has_a_time_out(machine):
+    assert machine["TimeoutSeconds"] <= 64800
+    for state_name, state, _ in all_states(machine):
+        if state["Type"] == "Task":
+            assert 0 < state["TimeoutSeconds"] <= 930, state_name
+
+
+def test_a_retry_names_transient_errors_and_is_bounded(machine):
+    for state_name, state, _ in all_states(machine):
+        if state["Type"] == "Task":
+            assert state["Retry"], state_name
+        for retrier in state.get("Retry", []):
+            assert set(retrier["ErrorEquals"]) <= TRANSIENT, state_name
+            assert retrier["MaxDelaySeconds"] <= 60, state_name
+            assert retrier["JitterStrategy"] == "FULL", state_name
+
+
+def test_dag_not_found_is_retried_only_where_a_dag_may_still_be_parsed():
+    retried = {
+        (machine_name, state_name)
+        for machine_name in MACHINES
+        for state_name, state, _ in all_states(definition(machine_name))
+        for retrier in state.get("Retry", [])
+        if "DagNotFound" in retrier["ErrorEquals"]
+    }
+    assert retried == {("spin_up", "Start the restore")}
+
+
+def test_every_task_catches_everything(machine):
+    for state_name, state, inside_a_map in all_states(machine):
+        if state["Type"] in {"Task", "Map"} and not inside_a_map:
+            assert state["Catch"][-1]["ErrorEquals"] == ["States.ALL"], state_name
+
+
+def test_every_caught_failure_tells_a_human_and_ends_in_fail(name, machine):
+    for state_name, state, _ in all_states(machine):
+        for catcher in state.get("Catch", []):
+            if catcher["ErrorEquals"] != ["States.ALL"] or (name, state_name) in CAUGHT_AND_GOES_ON:
+                continue
+            for path in paths_to_an_end(machine, catcher["Next"]):
+                assert machine["States"][path[-1]]["Type"] == "Fail", (state_name, path)
+                assert state_name == "Tell a human" or "Tell a human" in path, (state_name, path)
+
+
+def test_a_failure_before_the_delete_gives_the_dags_back():
+    machine = definition("spin_down")
+    gave_up_after_pausing = [
+        "Drain and pause", "Give the DAGs back for now", "Start the export", "Look at the export", "Read the manifest",
+        "Verify the export", "Judge the export", "Put the history into the lake", "Record the export",
+    ]  # fmt: skip
+    for state_name in gave_up_after_pausing:
+        assert machine["States"][state_name]["Catch"][-1]["Next"] == "Turn back", state_name
+    for path in paths_to_an_end(machine, "Turn back"):
+        assert "Give the DAGs back" in path
+
+
+def test_nothing_is_deleted_unless_every_check_was_passed():
+    machine = definition("spin_down")
+    for check in [
+        "Take the lease", "Write the blueprint", "Drain and pause", "Start the export", "Read the manifest",
+        "Verify the export", "Judge the export", "Is every row safe?", "Record the export",
+    ]:  # fmt: skip
+        without = {**machine["States"]}
+        if check == "Take the lease":  # the lease has two doors
+            del without["Take over the lease"]
+        del without[check]
+        seen, stack = set(), [machine["StartAt"]]
+        while stack:
+            state_name = stack.pop()
+            if state_name in without and state_name not in seen:
+                seen.add(state_name)
+                stack.extend(successors(without[state_name]))
+        assert "Delete the environment" not in seen, f"reached without {check!r}"
+
+
+def test_names_follow_the_grammar(machine):
+    for state_name, state, _ in all_states(machine):
+        assert state_name.endswith("?") == (state["Type"] == "Choice"), state_name
+        assert len(state_name) <= 80, state_name
+
+
+def test_a_choice_always_has_a_way_out_and_decides_by_words(machine):
+    for state_name, state, _ in all_states(machine):
+        if state["Type"] == "Choice":
+            assert "Default" in state, state_name
+            for rule in state["Choices"]:
+                condition = re.sub(r"'[^']*'", "", rule["Condition"][2:-2])
+                assert not re.search(r"[-+*/<>]", condition), (state_name, rule["Condition"])
+
+
+def test_every_expression_is_jsonata_and_none_is_forbidden_on_aws(machine):
+    found = 0
+    for state_name, state, _ in all_states(machine):
+        for expression in expressions(state):
+            Jsonata(expression)
+            assert "$eval" not in expression, state_name
+            found += 1
+    assert found > 50
+
+
+def test_statelint_is_content(name, tmp_path):
+    text = re.sub(r"\$\{(\w+)FunctionArn\}", r"arn:aws:lambda:us-east-1:123456789012:function:\1", MACHINES[name].read_text())
+    rendered = tmp_path / f"{name}.json"
+    rendered.write_text(json.dumps(yaml.safe_load(text.replace("${Partition}", "aws"))))
+    answer = subprocess.run(
+        [Path(sys.executable).parent / "statelint", rendered], capture_output=True, text=True, check=False
+    )
+    complaints = [line.strip() for line in (answer.stdout + answer.stderr).splitlines() if "State Machine." in line]
+    # statelint does not know that a JSONata string may stand for a timestamp.
+    assert [line for line in complaints if "{%" not in line] == []
+    assert len(complaints) == (1 if name == "spin_up" else 0)
+
+
+def test_errors_have_one_name_on_both_sides():
+    ours = {cls.__name__ for _, cls in inspect.getmembers(errors, inspect.isclass)} - {"TransientMwaaError"}
+    named = {
+        error
+        for machine_name in MACHINES
+        for _, state, _ in all_states(definition(machine_name))
+        for rule in [*state.get("Retry", []), *state.get("Catch", [])]
+        for error in rule["ErrorEquals"]
+        if "." not in error
+    }
+    assert named <= ours, "the state machines name an error that nobody raises"
+    source = "".join(path.read_text() for folder in ("src", "functions") for path in (ROOT / folder).rglob("*.py"))
+    unraised = {error for error in ours if not re.search(rf"\b{error}\(", source.replace(f"class {error}(", ""))}
+    assert unraised == set(), "a named error that nothing raises"
+
+
+def test_errors_are_in_alphabetical_order_and_say_what_they_are():
+    tree = ast.parse(Path(errors.__file__).read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)][1:]
+    assert [node.name for node in classes] == sorted(node.name for node in classes)
+    assert all(ast.get_docstring(node) for node in classes)
