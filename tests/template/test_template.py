@@ -1,0 +1,154 @@
+"""template.yaml against the state machines and the functions that it names."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from local.deploy import translate
+
+pytestmark = pytest.mark.template
+
+ROOT = Path(__file__).parents[2]
+PARAMETERS = {"EnvironmentName": "dev", "EnvironmentBucketName": "an-environment-bucket"}
+MACHINES = {"SpinDown": "spin_down.asl.yaml", "SpinUp": "spin_up.asl.yaml"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short forms as {"Fn": tag, "of": value}."""
+
+
+def _short_form(loader, suffix, node):
+    if isinstance(node, yaml.ScalarNode):
+        return {"Fn": suffix, "of": loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {"Fn": suffix, "of": loader.construct_sequence(node, deep=True)}
+    return {"Fn": suffix, "of": loader.construct_mapping(node, deep=True)}
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+@pytest.fixture(scope="module")
+def template():
+    return yaml.load((ROOT / "template.yaml").read_text(), _Loader)
+
+
+@pytest.fixture(scope="module")
+def functions(template):
+    return {
+        logical_id: resource["Properties"]
+        for logical_id, resource in template["Resources"].items()
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+
+
+def handler(code_uri):
+    module = ast.parse((ROOT / code_uri / "app.py").read_text())
+    return next(node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "handler")
+
+
+def test_every_function_has_its_folder_and_every_folder_its_function(functions):
+    assert sorted(properties["CodeUri"] for properties in functions.values()) == sorted(
+        f"functions/{path.parent.name}" for path in (ROOT / "functions").glob("*/app.py")
+    )
+
+
+def test_state_handler_and_function_say_the_same(functions):
+    """One sentence says what a step does: the state's Comment, the handler's docstring, the function's Description."""
+    told = {
+        f"{logical_id}Arn": properties["Description"].strip() for logical_id, properties in functions.items()
+    }
+    for logical_id, properties in functions.items():
+        assert ast.get_docstring(handler(properties["CodeUri"])).split("\n\n")[0].replace("\n", " ") == (
+            told[f"{logical_id}Arn"]
+        )
+    for file in MACHINES.values():
+        states = yaml.safe_load((ROOT / "statemachine" / file).read_text())["States"]
+        inner = {name: state for s in states.values() for name, state in s.get("ItemProcessor", {}).get("States", {}).items()}
+        for name, state in {**states, **inner}.items():
+            called = re.fullmatch(r"\$\{(\w+FunctionArn)\}", state.get("Resource", ""))
+            if called and called[1] in {"DescribeEnvironmentFunctionArn", "GiveBackFunctionArn"}:
+                continue  # called at several points of the story, where the Comment says what for
+            if called:
+                assert state["Comment"] == told[called[1]] or name == "Verify the export", name
+
+
+def test_handlers_are_thin(functions):
+    """15 to 40 lines: no loop, no try, no branch. Errors rise by name and the state machine decides."""
+    for properties in functions.values():
+        node = handler(properties["CodeUri"])
+        assert node.end_lineno - node.lineno <= 40, properties["CodeUri"]
+        for child in ast.walk(node):
+            assert not isinstance(child, ast.For | ast.While | ast.Try | ast.If), properties["CodeUri"]
+        assert len((ROOT / properties["CodeUri"] / "app.py").read_text().splitlines()) <= 70, properties["CodeUri"]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_machine_gets_what_it_names_and_may_invoke_it(template, machine):
+    properties = template["Resources"][machine]["Properties"]
+    text = (ROOT / properties["DefinitionUri"]).read_text()
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == set(properties["DefinitionSubstitutions"])
+    named = {value["of"] for key, value in properties["DefinitionSubstitutions"].items() if key.endswith("FunctionArn")}
+    statements = properties["Policies"][0]["Statement"]
+    invokable = next(s["Resource"] for s in statements if s["Action"] == "lambda:InvokeFunction")
+    assert {resource["of"] for resource in invokable} == named
+
+
+def test_a_task_waits_longer_than_its_function_may_take(functions):
+    for file in MACHINES.values():
+        states = yaml.safe_load((ROOT / "statemachine" / file).read_text())["States"]
+        inner = {name: state for s in states.values() for name, state in s.get("ItemProcessor", {}).get("States", {}).items()}
+        for name, state in {**states, **inner}.items():
+            called = re.fullmatch(r"\$\{(\w+Function)Arn\}", state.get("Resource", ""))
+            if called:
+                assert state["TimeoutSeconds"] > functions[called[1]]["Timeout"], name
+
+
+def test_schedules_ship_disabled_and_never_fire_late():
+    translated, _ = translate(ROOT / "template.yaml", PARAMETERS)
+    schedules = [r for r in translated["Resources"].values() if r["Type"] == "AWS::Scheduler::Schedule"]
+    assert len(schedules) == 2
+    for schedule in schedules:
+        properties = schedule["Properties"]
+        assert properties["State"] == {"Fn::If": ["SchedulesAreEnabled", "ENABLED", "DISABLED"]}
+        assert properties["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900
+        assert "<aws.scheduler.scheduled-time>" in json.dumps(properties["Target"]["Input"])
+    assert translated["Parameters"]["SchedulesEnabled"]["Default"] == "false"
+
+
+def test_what_must_outlive_the_stack_is_retained(template):
+    for logical_id in ("DataKey", "DataBucket", "Records"):
+        assert template["Resources"][logical_id]["DeletionPolicy"] == "Retain"
+        assert template["Resources"][logical_id]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_the_environment_may_put_but_never_delete(template):
+    statements = template["Resources"]["EnvironmentPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    actions = {a for s in statements for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])}
+    assert actions == {"s3:PutObject", "s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"}  # fmt: skip
+
+
+def test_only_two_functions_may_delete_an_environment(functions):
+    may = {
+        properties["CodeUri"]
+        for properties in functions.values()
+        if "airflow:DeleteEnvironment" in json.dumps(properties["Policies"])
+    }
+    assert may == {"functions/delete_environment", "functions/clean_failed_creation"}
+
+
+def test_cfn_lint_is_content_with_the_transformed_template(tmp_path):
+    """`sam validate --lint` passes circular dependencies; cfn-lint on the transformed template finds them."""
+    translated, _ = translate(ROOT / "template.yaml", PARAMETERS)
+    path = tmp_path / "transformed.json"
+    path.write_text(json.dumps(translated, default=str))
+    lint = [Path(sys.executable).parent / "cfn-lint", "--regions", "us-east-1", "--format", "parseable", path]
+    answer = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert answer.stdout == ""
+    assert answer.returncode == 0, answer.stderr
