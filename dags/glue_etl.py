@@ -9,7 +9,7 @@ the Airflow variable `glue_csv_to_parquet_job` or `glue_transform_job` names ano
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from airflow import DAG
 from airflow.providers.amazon.aws.operators.glue import GlueJobOperator
@@ -31,7 +31,7 @@ def glue_job(name: str) -> GlueJobOperator:
 with DAG(
     dag_id="glue-etl",
     schedule=None,
-    start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["sample", "glue"],
     doc_md=__doc__,

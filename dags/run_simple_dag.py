@@ -5,7 +5,7 @@ It has no schedule: start it by hand, as often as you want rows in the metadata 
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from airflow.decorators import dag, task
 from airflow.operators.empty import EmptyOperator
@@ -25,7 +25,7 @@ def count_letters(greeting: str) -> int:
 @dag(
     dag_id="run-simple-dag",
     schedule=None,
-    start_date=datetime(2024, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2024, 1, 1, tzinfo=UTC),
     catchup=False,
     tags=["sample"],
     doc_md=__doc__,
