@@ -100,11 +100,10 @@ class Bucket:
     def size(self, key: str) -> int | None:
         """Bytes of the newest version, or None when there is none."""
         try:
-            return int(self._s3.head_object(Bucket=self.name, Key=key)["ContentLength"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _MISSING:
-                return None
-            raise
+            with _naming_the_missing(self.name, key, None):
+                return int(self._s3.head_object(Bucket=self.name, Key=key)["ContentLength"])
+        except ObjectMissing:
+            return None
 
     def _get(self, key: str, version_id: str | None) -> dict[str, Any]:
         version = {} if version_id is None else {"VersionId": version_id}
@@ -127,7 +126,7 @@ def _naming_the_missing(bucket: str, key: str, version_id: str | None) -> Iterat
         yield
     except ClientError as error:
         # A version id that S3 cannot even parse names nothing either.
-        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        code, message = passing.code_of(error), error.response["Error"].get("Message", "")
         if code in _MISSING or (code == "InvalidArgument" and "version" in message.lower()):
             version = f" version {version_id}" if version_id else ""
             raise ObjectMissing(f"s3://{bucket}/{key}{version} does not exist.") from error

@@ -6,7 +6,8 @@ from typing import Any
 
 import boto3
 import botocore.session
-from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as EndpointSilent
 
 from transient_mwaa.domain.errors import ServiceUnavailable
@@ -14,17 +15,26 @@ from transient_mwaa.domain.errors import ServiceUnavailable
 _PASSING_CODES = frozenset(
     {
         "DependencyTimeoutException",
+        "InternalFailure",
+        "InternalServerError",
+        "InternalServerException",
         "KeyUnavailableException",
         "LimitExceededException",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "RequestTimeout",
+        "ServiceUnavailable",
+        "ServiceUnavailableException",
         "SlowDown",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
     }
 )
+
+
+CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30)
+"""Four tries with jitter inside one call; what outlives them is retried by the state machine."""
 
 
 def session() -> botocore.session.Session:
@@ -38,7 +48,12 @@ def session() -> botocore.session.Session:
 
 def client(service: str) -> Any:
     """A boto3 client of such a session."""
-    return boto3.session.Session(botocore_session=session()).client(service)
+    return boto3.session.Session(botocore_session=session()).client(service, config=CLIENT_CONFIG)
+
+
+def code_of(error: ClientError) -> str:
+    """The error's name, such as ResourceNotFoundException."""
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @contextmanager

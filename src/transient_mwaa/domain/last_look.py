@@ -1,0 +1,52 @@
+"""The last look before the delete: has Airflow learned anything that the export does not hold?"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from transient_mwaa.domain.cycle import OWN_DAGS
+from transient_mwaa.domain.errors import ChangedSinceExport
+from transient_mwaa.domain.quiesce import LIVE_TASKS, UNFINISHED_RUNS, Look, Owed
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One row of Airflow's audit log; `dag_id` is empty where the event is about no DAG."""
+
+    id: int
+    dag_id: str
+    event: str
+
+
+def changes(
+    look: Look, owed: Owed, cut_off: Collection[tuple[str, str]], entries: Iterable[LogEntry], max_log_id: int
+) -> tuple[str, ...]:
+    """What changed since the snapshot, each in a few words; empty when nothing did.
+
+    `cut_off` are the runs (dag_id, run_id) that this evening's policy `force` named and cut off. An unfinished run of a
+    DAG that a human had paused lies dormant and is in the export as it is.
+    """
+    alive = {(task.dag_id, task.run_id) for task in look.tasks if task.state in LIVE_TASKS}
+    unfinished = {(run.dag_id, run.run_id) for run in look.runs if run.state in UNFINISHED_RUNS}
+    dormant = {key for key in unfinished - alive if key[0] not in owed.dag_ids}
+    going_on = sorted(key for key in (unfinished | alive) - dormant - set(cut_off) if key[0] not in OWN_DAGS)
+    active = sorted(dag.dag_id for dag in look.dags if not dag.is_paused and dag.dag_id not in OWN_DAGS)
+    new_entries = sorted(
+        (entry for entry in entries if entry.id > max_log_id and entry.dag_id not in OWN_DAGS), key=lambda own: own.id
+    )
+    return (
+        *(f"the run {run_id} of {dag_id} is unfinished" for dag_id, run_id in going_on),
+        *(f"the DAG {dag_id} is active" for dag_id in active),
+        *(f"{entry.event} of {entry.dag_id or 'no DAG'} (log entry {entry.id})" for entry in new_entries),
+    )
+
+
+def require_unchanged(environment: str, export_id: str, found: tuple[str, ...]) -> None:
+    """Raises ChangedSinceExport when there are changes."""
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ChangedSinceExport(
+            f"{environment} has changed since the export {export_id}: {'; '.join(found[:_SHOWN])}{more}. "
+            "The environment stays; export once more, or sleep later."
+        )
