@@ -1,0 +1,51 @@
+"""Named errors. Each message says what happened and what to do."""
+
+from __future__ import annotations
+
+
+class MetadataError(Exception):
+    """Base of all errors that this library raises on purpose."""
+
+
+class CountsDiffer(MetadataError):
+    """Rows were lost or won on the way; nothing was committed."""
+
+
+class DatabaseUnsupported(MetadataError):
+    """The metadata database cannot be read: not PostgreSQL, not UTF-8, or closed to tasks (Airflow 3)."""
+
+
+class ExportExists(MetadataError):
+    """An export of this id is complete; exports are never overwritten."""
+
+
+class ObjectChanged(MetadataError):
+    """An object in S3 is missing, or is not what the manifest promised."""
+
+
+class RestoreClash(MetadataError):
+    """Rows of the export have no place in the live environment; nothing was committed."""
+
+
+class RestoreRefused(MetadataError):
+    """There is no order for this restore, or the export does not fit this environment."""
+
+
+class RunIdUnsafe(MetadataError):
+    """The run id cannot be an export id, because it is not safe in an S3 key."""
+
+
+class SecretUnreadable(MetadataError):
+    """A stored secret cannot be decrypted with the environment's Fernet key."""
+
+
+class SettingMissing(MetadataError):
+    """The owner's Airflow configuration lacks an option of [transient_mwaa]."""
+
+
+class UnknownColumn(MetadataError):
+    """Airflow's schema holds a column that no rule covers."""
+
+
+class UnknownTable(MetadataError):
+    """Airflow's schema holds a table that no rule covers."""

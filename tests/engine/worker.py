@@ -1,0 +1,62 @@
+"""Stands for an Airflow worker: runs under .venv-airflow, imports Airflow once and forks for every task.
+
+One JSON command a line on stdin: {"call": "export" | "restore" | "python", "environ": {...}, ...};
+one JSON answer a line on stdout: {"result": ...} or {"error": class name, "message": ...}.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from typing import Any
+
+import airflow.models
+import airflow_metadata.export
+import airflow_metadata.restore
+from airflow import settings
+
+airflow.models.import_all_models()
+
+
+def call(command: dict[str, Any]) -> Any:
+    os.environ.update(command["environ"])
+    settings.configure_vars()
+    settings.configure_orm()
+    if command["call"] == "export":
+        return airflow_metadata.export.export_metadata(command["run_id"], "db_export_dag", command["incarnation"])
+    if command["call"] == "restore":
+        return airflow_metadata.restore.restore_metadata(command["run_id"])
+    scope: dict[str, Any] = {}
+    exec(command["source"], scope)
+    return scope["answer"]
+
+
+def answer(command: dict[str, Any]) -> dict[str, Any]:
+    with open(command["log"], "a") as log:
+        os.dup2(log.fileno(), 2)
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, force=True)
+        try:
+            return {"result": call(command)}
+        except Exception as error:
+            traceback.print_exc()
+            return {"error": type(error).__name__, "message": str(error)}
+
+
+def main() -> None:
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what Airflow prints must not end up among the answers
+    for line in sys.stdin:
+        command = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            out.write(json.dumps(answer(command)) + "\n")
+            out.flush()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main()
