@@ -1,0 +1,28 @@
+"""Says what is there under this name, never how it is configured."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from transient_mwaa.aws.mwaa import Mwaa, incarnation, status_of
+from transient_mwaa.aws.records import Records
+from transient_mwaa.domain.patience import moment
+from transient_mwaa.domain.status import condition_of
+
+logger = Logger()
+mwaa = Mwaa.from_env()
+records = Records.from_env()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
+    """Says what is there under this name, never how it is configured: its configuration holds secrets."""
+    name = event["environment"]
+    environment = mwaa.describe(name)
+    status, born = status_of(environment), incarnation(environment)
+    now = datetime.now(UTC)
+    condition = condition_of(status, born, records.read(name), moment(event["waiting_since"]), now)
+    logger.info("Looked at the environment", extra={"status": status, "condition": condition, "incarnation": born})
+    version = environment.get("AirflowVersion", "") if environment else ""
+    return {"status": status, "condition": condition, "incarnation": born, "airflow_version": version}

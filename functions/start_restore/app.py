@@ -1,0 +1,34 @@
+"""Orders the restore of the last verified export and triggers the restore DAG once Airflow knows it."""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from transient_mwaa.aws.bucket import Bucket
+from transient_mwaa.aws.mwaa import Mwaa, incarnation
+from transient_mwaa.aws.own_dags import OwnDags
+from transient_mwaa.aws.records import Records
+from transient_mwaa.domain import layout
+from transient_mwaa.domain.cycle import RESTORE_DAG, run_name
+from transient_mwaa.domain.patience import moment
+from transient_mwaa.domain.restore import order, require_restorable
+
+logger = Logger()
+bucket = Bucket.from_env()
+mwaa = Mwaa.from_env()
+own_dags = OwnDags.from_env()
+records = Records.from_env()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
+    """Orders the restore of the last verified export and triggers the restore DAG once Airflow knows it."""
+    name, asked_at = event["environment"], moment(event["asked_at"])
+    restore_id = run_name(asked_at, event["execution"])
+    record = records.read(name)
+    require_restorable(record, event["incarnation"], incarnation(mwaa.require(name)))
+    manifest = bucket.read(record.manifest_key, record.manifest_version_id)
+    bucket.write_json(layout.restore_order(name), order(record, event["incarnation"], restore_id, manifest, asked_at))
+    own_dags.start(name, RESTORE_DAG, restore_id, {})
+    logger.info("Started the restore", extra={"restore_id": restore_id, "export_id": record.export_id})
+    return {"restore_id": restore_id, "dag_id": RESTORE_DAG}

@@ -1,0 +1,84 @@
+"""One environment's cycle of sleeping and waking: its record, its phases and the names of its runs."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from transient_mwaa.domain.errors import LeaseLost
+
+EXPORT_DAG = "db_export_dag"
+RESTORE_DAG = "db_restore_dag"
+OWN_DAGS = frozenset({EXPORT_DAG, RESTORE_DAG})
+"""Never paused, never owed, and no running work."""
+
+
+class Phase(StrEnum):
+    """Where an environment is in its cycle."""
+
+    AWAKE = "awake"
+    FALLING_ASLEEP = "falling_asleep"
+    DELETE_ACCEPTED = "delete_accepted"
+    ASLEEP = "asleep"
+    WAKING = "waking"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The DynamoDB item of one environment; "" and 0 stand for an attribute that is absent.
+
+    Times are ISO 8601 with offset. The state machines write it, the functions read it.
+    """
+
+    environment: str
+    lease_owner: str = ""
+    lease_fence: int = 0
+    lease_taken_at: str = ""
+    phase: str = ""
+    incarnation: str = ""
+    restored_incarnation: str = ""
+    blueprint_key: str = ""
+    blueprint_sha256: str = ""
+    export_id: str = ""
+    manifest_key: str = ""
+    manifest_version_id: str = ""
+    deleted_at: str = ""
+    hold_until: str = ""
+    webserver_url: str = ""
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Self:
+        """From attribute values as plain Python; attributes that are not ours are left alone."""
+        known = {field.name: item[field.name] for field in fields(cls) if item.get(field.name) is not None}
+        known["lease_fence"] = int(known.get("lease_fence", 0))
+        return cls(**known)
+
+    def require_lease(self, owner: str, fence: int | str) -> None:
+        """Raises LeaseLost unless this owner holds the lease under this fencing number."""
+        if self.lease_owner != owner or self.lease_fence != int(fence):
+            message = (
+                f"The lease of {self.environment} belongs to {self.lease_owner or 'nobody'} "
+                f"(fence {self.lease_fence}), not to {owner} (fence {fence}). "
+                "Let that run finish; this one has done nothing."
+            )
+            raise LeaseLost(message)
+
+    def is_unrestored(self, incarnation: str) -> bool:
+        """Whether this incarnation came after the recorded deletion and has not got its memory back."""
+        if not (incarnation and self.deleted_at):
+            return False
+        born_later = datetime.fromisoformat(incarnation) > datetime.fromisoformat(self.deleted_at)
+        return born_later and self.restored_incarnation != incarnation
+
+
+def incarnation_of(created_at: datetime) -> str:
+    """An environment's CreatedAt as `2026-11-22T08:00:00+00:00`: the name of this incarnation."""
+    return created_at.astimezone(UTC).replace(microsecond=0).isoformat()
+
+
+def run_name(at: datetime, execution: str) -> str:
+    """`20261122T230501Z-1a2b3c4d`: the moment and the execution that asked, so that asking twice is one run."""
+    digest = hashlib.sha256(execution.encode()).hexdigest()[:8]
+    return f"{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest}"

@@ -1,0 +1,250 @@
+"""Bringing Airflow to rest, and giving the DAGs back: which DAGs to pause or unpause now.
+
+A paused DAG does not finish its running run, and asset events for a paused consumer are lost. So a DAG is paused only
+while it is idle, and a consumer only after all of its producers.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Self
+
+from transient_mwaa.domain import patience
+from transient_mwaa.domain.cycle import OWN_DAGS
+from transient_mwaa.domain.errors import DagsStillMissing, StillBusy
+
+UNFINISHED_RUNS = ("queued", "running")
+LIVE_TASKS = ("queued", "running", "deferred", "restarting")
+"""Task states in which something goes on even while the DAG is paused."""
+UNFINISHED_TASKS = (*LIVE_TASKS, "up_for_retry", "up_for_reschedule")
+
+
+@dataclass(frozen=True)
+class Dag:
+    """A DAG that Airflow has parsed."""
+
+    dag_id: str
+    is_paused: bool
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """A DAG run; `state` is queued, running, success or failed."""
+
+    dag_id: str
+    run_id: str
+    state: str
+
+
+@dataclass(frozen=True)
+class TaskInstance:
+    """A task instance; `map_index` is -1 unless mapped."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """Airflow at one moment. `consumers`: DAG that waits for assets -> DAGs that produce them."""
+
+    dags: tuple[Dag, ...]
+    runs: tuple[DagRun, ...]
+    tasks: tuple[TaskInstance, ...]
+    consumers: Mapping[str, Collection[str]]
+
+
+@dataclass(frozen=True)
+class Owed:
+    """The DAGs that were active and must be so again. Written before the first pause, kept until all are given back.
+
+    `known` are all DAGs seen that evening and `paused` those that a human had paused: in the morning they tell which
+    DAG is missing, and which has started by itself.
+    """
+
+    environment: str
+    dag_ids: frozenset[str] = frozenset()
+    since: str = ""
+    known: frozenset[str] = frozenset()
+    paused: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_json(cls, environment: str, value: Mapping[str, Any] | None) -> Self:
+        """From environments/<env>/owed_dags.json; None when there is none."""
+        if value is None:
+            return cls(environment)
+        lists = {name: frozenset(value.get(name, ())) for name in ("dag_ids", "known", "paused")}
+        return cls(environment, since=value.get("since", ""), **lists)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        lists = {name: sorted(getattr(self, name)) for name in ("dag_ids", "known", "paused")}
+        return {"environment": self.environment, "since": self.since, **lists}
+
+
+class Policy(StrEnum):
+    """What to do at the drain's deadline."""
+
+    POSTPONE = "postpone"
+    FORCE = "force"
+
+
+class State(StrEnum):
+    """How far the drain has come."""
+
+    QUIET = "quiet"
+    DRAINING = "draining"
+    POSTPONED = "postponed"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now: first store `owed`, then pause and unpause. Quiet: this very look found nothing going on.
+
+    `blocking` are the runs that are waited for, `cut_off` those that a forced sleep interrupts.
+    """
+
+    state: State
+    owed: Owed
+    active: int
+    pause: tuple[str, ...]
+    unpause: tuple[str, ...]
+    blocking: tuple[DagRun, ...]
+    cut_off: tuple[DagRun, ...]
+
+
+@dataclass(frozen=True)
+class Drain:
+    """The drain's rules: how long it may last from `waiting_since`, what then, and when the night is not worth it."""
+
+    waiting_since: datetime
+    give_up_at: datetime
+    limit: timedelta
+    policy: Policy
+
+
+def plan_drain(look: Look, owed: Owed, drain: Drain, now: datetime) -> Plan:
+    """What to pause now. Raises StillBusy once past `give_up_at` with work still going on."""
+    dags = [dag for dag in look.dags if dag.dag_id not in OWN_DAGS]
+    active = {dag.dag_id for dag in dags if not dag.is_paused}
+    new_owed = replace(
+        owed,
+        dag_ids=owed.dag_ids | active,
+        since=owed.since or now.isoformat(),
+        known=frozenset(dag.dag_id for dag in look.dags),
+        paused=frozenset(dag.dag_id for dag in dags if dag.is_paused) - owed.dag_ids,
+    )
+    blocking = _blocking_runs(look, new_owed)
+    busy = {run.dag_id for run in blocking}
+    if not active and not blocking:
+        return Plan(State.QUIET, new_owed, 0, (), (), (), ())
+    if patience.overdue(drain.waiting_since, drain.limit, now) and drain.policy is Policy.FORCE:
+        state = State.DRAINING if active else State.QUIET
+        return Plan(state, new_owed, len(active), tuple(sorted(active)), (), (), blocking)
+    if now >= drain.give_up_at:
+        raise StillBusy(_still_busy(new_owed.environment, blocking, active))
+    if patience.overdue(drain.waiting_since, drain.limit, now):
+        return Plan(State.POSTPONED, new_owed, len(active), (), (), blocking, ())
+    # A DAG that we paused and that was triggered since would wait for ever: it gets its activity back and drains.
+    paused_by_us = {dag.dag_id for dag in dags if dag.is_paused} & new_owed.dag_ids
+    unpause = tuple(sorted(paused_by_us & busy))
+    pause = tuple(sorted(_pausable(active, busy, look.consumers)))
+    return Plan(State.DRAINING, new_owed, len(active), pause, unpause, blocking, ())
+
+
+def _blocking_runs(look: Look, owed: Owed) -> tuple[DagRun, ...]:
+    """Unfinished runs worth waiting for. Runs of a DAG that a human paused lie dormant, and are carried over the night
+    as they are, unless one of their tasks is still at work. A task at work in a run that counts as finished blocks too.
+    """
+    alive = {(task.dag_id, task.run_id) for task in look.tasks if task.state in LIVE_TASKS}
+    dag_runs = {(run.dag_id, run.run_id): run for run in look.runs if run.state in UNFINISHED_RUNS}
+    known = {dag.dag_id for dag in look.dags}
+    stray = {key: DagRun(*key, state="running") for key in alive - dag_runs.keys()}
+    return tuple(
+        run
+        for key, run in sorted({**dag_runs, **stray}.items())
+        if run.dag_id not in OWN_DAGS and (key in alive or (run.dag_id in owed.dag_ids and run.dag_id in known))
+    )
+
+
+def _pausable(active: set[str], busy: set[str], consumers: Mapping[str, Collection[str]]) -> set[str]:
+    """Idle DAGs whose producers are all paused and idle; where consumers wait for each other in a ring, all of it."""
+    idle = active - busy
+    going = active | busy
+    ready = {dag for dag in idle if not (set(consumers.get(dag, ())) - {dag}) & going}
+    return ready or (idle if not busy else set())
+
+
+def _still_busy(environment: str, blocking: Iterable[DagRun], active: Collection[str]) -> str:
+    names = [f"{run.dag_id} ({run.run_id}, {run.state})" for run in blocking] or sorted(active)
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return (
+        f"{environment} was still at work when it was no longer worth going to sleep: {shown}. "
+        "End or shorten these runs, sleep later, or choose the drain policy force."
+    )
+
+
+def cut_off_json(
+    environment: str, runs: Iterable[DagRun], tasks: Iterable[TaskInstance], now: datetime
+) -> dict[str, Any]:
+    """What a forced sleep interrupts, for environments/<env>/cut_off.json; no runs when nothing was."""
+    at_work = list(tasks)
+    return {
+        "environment": environment,
+        "cut_off_at": now.isoformat(),
+        "runs": [
+            {
+                "dag_id": run.dag_id,
+                "run_id": run.run_id,
+                "state": run.state,
+                "tasks": [
+                    {"task_id": task.task_id, "map_index": task.map_index, "state": task.state}
+                    for task in at_work
+                    if (task.dag_id, task.run_id) == (run.dag_id, run.run_id)
+                ],
+            }
+            for run in runs
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    """What to unpause and to pause now, and which owed DAGs Airflow has not parsed yet."""
+
+    unpause: tuple[str, ...]
+    pause: tuple[str, ...]
+    missing: tuple[str, ...]
+    owed: Owed
+
+
+def plan_give_back(dags: Iterable[Dag], owed: Owed, waking: bool) -> GiveBack:
+    """Exactly the owed DAGs become active. `owed` is what remains: a DAG counts as given back once it is seen active.
+
+    Only in the morning (`waking`) is a DAG paused that a human had paused and that has started by itself
+    (`is_paused_upon_creation=False`): in the evening an active one was made so by a human.
+    """
+    seen = {dag.dag_id: dag.is_paused for dag in dags}
+    given = {dag_id for dag_id in owed.dag_ids if seen.get(dag_id) is False}
+    self_started = {dag_id for dag_id in owed.paused - OWN_DAGS if waking and seen.get(dag_id) is False}
+    return GiveBack(
+        unpause=tuple(sorted(dag_id for dag_id in owed.dag_ids if seen.get(dag_id))),
+        pause=tuple(sorted(self_started)),
+        missing=tuple(sorted(owed.dag_ids - seen.keys())),
+        owed=replace(owed, dag_ids=owed.dag_ids - given),
+    )
+
+
+def require_parsed(missing: Collection[str], waiting_since: datetime, now: datetime) -> None:
+    """Raises DagsStillMissing when owed DAGs are overdue."""
+    if missing and patience.overdue(waiting_since, patience.OWED_DAGS, now):
+        message = (
+            f"Airflow has not parsed {len(missing)} DAGs that are owed their activity: "
+            f"{', '.join(sorted(missing)[:10])}. "
+            "See Airflow's import errors; they stay owed, so run this again once they are there."
+        )
+        raise DagsStillMissing(message)
