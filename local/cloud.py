@@ -1,0 +1,398 @@
+"""The door: a cloud on one machine, on which template.yaml is deployed and its state machines run as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import certifi
+import trustme
+from botocore.config import Config
+from moto.core.base_backend import BackendDict
+from moto.core.model_instances import reset_model_data
+from moto.server import ThreadedMotoServer
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+from local import moto_seams
+from local.airflow_protocol import Airflow, MakeAirflow
+from local.clock import RealClock, VirtualClock
+from local.deploy import ACCOUNT, Deployment, Stack
+from local.gateway import Gateway
+from local.lambdas import Functions
+from local.mwaa import models
+from local.schedules import fire_schedule, send_event
+
+REGION = "us-east-1"
+FINISHED = {"SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"}
+MAKERS_OF_AIRFLOW = {
+    "process": ("airflow_process", "ProcessAirflow"),
+    "memory": ("airflow_in_memory", "InMemoryAirflow"),
+}
+_one_cloud = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A finished execution, or one so far."""
+
+    arn: str
+    status: str
+    states: list[tuple[str, datetime, float]]
+    """(name, entered, seconds until it was left) in order of entry; the states inside a Map among them."""
+    error: str
+    cause: str
+    output: Any
+    history: list[dict[str, Any]]
+
+    @property
+    def path(self) -> list[str]:
+        """Names of the states gone through."""
+        return [name for name, _, _ in self.states]
+
+
+class LocalCloud:
+    """One AWS account in one region, served by moto in this process on loopback; a context manager, one per process.
+
+    home         folder for logs, certificates and environments
+    airflow      "process" (real Airflow), "memory" (a stand-in), or a factory as in local.airflow_protocol
+    wait_scale   factor on every Wait, retry delay and timer of state machines and environments
+    clock        a VirtualClock instead: waits take no time; needs in_process and an Airflow that lives in this process
+    in_process   functions run in this process instead of in worker processes
+    port         for the endpoint; 0 is any free one
+    """
+
+    region = REGION
+    account = ACCOUNT
+
+    def __init__(
+        self,
+        home: Path,
+        airflow: str | MakeAirflow = "process",
+        wait_scale: float = 1.0,
+        clock: RealClock | VirtualClock | None = None,
+        in_process: bool = False,
+        port: int = 0,
+    ) -> None:
+        if isinstance(clock, VirtualClock) and not in_process:
+            raise ValueError("Worker processes do not see a virtual clock. Add in_process=True.")
+        self.home = Path(home).resolve()
+        self.clock: RealClock | VirtualClock = clock or RealClock(wait_scale)
+        self.events_lost = False
+        """True: status changes of executions reach no rule (EventBridge delivers them at best effort)."""
+        self.stack: Stack | None = None
+        self._airflow = airflow
+        self._in_process = in_process
+        self._port = port
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._exit = contextlib.ExitStack()
+
+    # --- Coming and going ------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> LocalCloud:
+        if not _one_cloud.acquire(blocking=False):
+            raise RuntimeError("moto keeps its state per process: leave the other LocalCloud first.")
+        with contextlib.ExitStack() as undo:
+            undo.callback(_one_cloud.release)
+            self.home.mkdir(parents=True, exist_ok=True)
+            authority = trustme.CA()
+            self._authority_file = self.home / "certificate-authority.pem"
+            self._authority_file.write_bytes(authority.cert_pem.bytes() + Path(certifi.where()).read_bytes())
+            undo.callback(self._clients.clear)
+            undo.callback(self._forget)
+            hooks = moto_seams.Hooks(self.clock, lambda: self.endpoint, self._invoke, self._execution_ended)
+            undo.enter_context(moto_seams.applied(hooks))
+            self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+            logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it prints a line per poll
+            self._server.start()
+            undo.callback(self._server.stop)
+            host, port = self._server.get_host_and_port()
+            self.endpoint = f"http://{host}:{port}"
+            undo.enter_context(_environment({**self.environ, "MOTO_PORT": str(port)}))
+            self.functions = Functions(self.home, self.clock, self.environ, self._assume_role, self._in_process)
+            undo.callback(self.functions.stop)
+            self.site = models.Site(
+                clock=self.clock,
+                make_airflow=self._airflow_maker(),
+                environ=self.environ,
+                endpoint=self.endpoint,
+                home=self.home,
+                authority=authority,
+                real_time=self._airflow == "process",
+            )
+            models.open_site(self.site)
+            undo.callback(models.open_site, None)
+            undo.callback(self._stop_work)
+            undo.enter_context(self.clock)
+            self._exit = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def _airflow_maker(self) -> MakeAirflow:
+        if not isinstance(self._airflow, str):
+            return self._airflow
+        module, name = MAKERS_OF_AIRFLOW[self._airflow]
+        return getattr(importlib.import_module(f"local.{module}"), name)
+
+    def _stop_work(self) -> None:
+        """Executions first, then every Airflow."""
+        for execution in self._executions():
+            if execution.exec_status == "RUNNING" and execution.exec_worker and execution.exec_worker.env:
+                execution.stop(self.clock.now(), "LocalCloudEnded", "The local cloud was left.")
+        self.mwaa.close()
+
+    @staticmethod
+    def _forget() -> None:
+        BackendDict.reset()
+        reset_model_data()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a child process needs to reach this cloud, and nothing else, with boto3, the aws command, or requests."""
+        return {
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "REQUESTS_CA_BUNDLE": str(self._authority_file),
+            "SSL_CERT_FILE": str(self._authority_file),
+        }
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of this cloud."""
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = boto3.session.Session().client(
+                    service, REGION, endpoint_url=self.endpoint, aws_access_key_id="local", aws_secret_access_key="local",
+                    config=Config(inject_host_prefix=False, max_pool_connections=50, s3={"addressing_style": "path"}),
+                )  # fmt: skip
+            return self._clients[service]
+
+    def _assume_role(self, arn: str) -> dict[str, str]:
+        role = self.client("sts").assume_role(RoleArn=arn, RoleSessionName="function")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": role["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": role["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": role["SessionToken"],
+        }
+
+    # --- Deploying and running ---------------------------------------------------------------------------------------
+
+    def deploy(
+        self, template: Path, parameters: Mapping[str, Any] | None = None, name: str = "transient-mwaa"
+    ) -> Stack:
+        """Creates everything in a SAM or CloudFormation template. Raises local.deploy.NotMakeable, never leaves out."""
+        deployment = Deployment(self.client, REGION, self.functions.add, self.wait_for_environment, name)
+        self.stack = deployment.run(Path(template).resolve(), parameters or {})
+        return self.stack
+
+    def fire_schedule(self, name: str, group: str | None = None) -> str:
+        """Starts a schedule's target with its own input, as EventBridge Scheduler would now; also if it is DISABLED.
+
+        Returns the execution's ARN.
+        """
+        return fire_schedule(self.client, name, self.clock.now(), group)
+
+    def start(self, machine_name: str, input: Any, name: str | None = None) -> str:  # noqa: A002
+        """Starts a state machine by its name, its ARN or its logical id. Returns the execution's ARN."""
+        machines = self.client("stepfunctions").list_state_machines()["stateMachines"]
+        logical = (self.stack.resources if self.stack else {}).get(machine_name)
+        for machine in machines:
+            if machine_name in {machine["name"], machine["stateMachineArn"]} or machine["stateMachineArn"] == logical:
+                return self.client("stepfunctions").start_execution(
+                    stateMachineArn=machine["stateMachineArn"], name=name or str(uuid.uuid4()), input=json.dumps(input)
+                )["executionArn"]
+        raise LookupError(f"No state machine {machine_name}. There are {sorted(each['name'] for each in machines)}.")
+
+    def wait(self, arn: str, timeout: float = 3600.0) -> Execution:
+        """Waits until an execution is over. Raises TimeoutError after that many real seconds."""
+        deadline = time.monotonic() + timeout
+        pause = 0.005
+        while True:
+            execution = self.execution(arn)
+            if execution.status in FINISHED:
+                return execution
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{arn} is still in {execution.path[-1:]} after {timeout} s.")
+            time.sleep(pause)
+            pause = min(0.1, pause * 1.5)
+
+    def run(self, machine_name: str, input: Any, timeout: float = 3600.0) -> Execution:  # noqa: A002
+        """start and wait."""
+        return self.wait(self.start(machine_name, input), timeout)
+
+    def execution(self, arn: str) -> Execution:
+        """An execution as it stands."""
+        found = next((each for each in self._executions() if each.exec_arn == arn), None)
+        if found is None:
+            raise LookupError(f"No execution {arn}.")
+        status = str(getattr(found.exec_status, "value", found.exec_status))
+        events: list[dict[str, Any]] = []
+        if found.exec_worker is not None and found.exec_worker.env is not None:
+            events = copy.deepcopy(list(found.exec_worker.env.event_manager.get_event_history()))
+        for event in events:
+            if isinstance(event["timestamp"], str):
+                event["timestamp"] = datetime.fromisoformat(event["timestamp"])
+        return Execution(
+            arn=arn,
+            status=status,
+            states=_states(events),
+            error=found.error or "",
+            cause=found.cause or "",
+            output=found.output,
+            history=events,
+        )
+
+    def executions(self, machine_name: str) -> list[str]:
+        """ARNs of a state machine's executions, in order of their start."""
+        return [each.exec_arn for each in self._executions() if each.state_machine.name == machine_name]
+
+    @staticmethod
+    def _executions() -> list[Any]:
+        machines = stepfunctions_parser_backends[ACCOUNT][REGION].state_machines
+        found = [execution for machine in machines for execution in machine.executions]
+        return sorted(found, key=lambda each: each.start_date)
+
+    # --- Faults --------------------------------------------------------------------------------------------------------
+
+    def before(self, function_name: str, hook: Callable[[Any], None]) -> None:
+        """Calls the hook with the event, in this process, each time just before the function is invoked."""
+        self.functions.before(function_name, hook)
+
+    def replace(self, function_name: str, substitute: Callable[[Any], Any] | None) -> None:
+        """Runs this instead of the function (None: the function again); an exception fails it under its class's name."""
+        self.functions.replace(function_name, substitute)
+
+    def _invoke(self, name: str, payload: bytes) -> tuple[bytes, bool]:
+        return self.functions.invoke(name, payload)
+
+    def _execution_ended(self, execution: Any) -> None:
+        """What Step Functions tells EventBridge."""
+        status = str(getattr(execution.exec_status, "value", execution.exec_status))
+        if self.events_lost:
+            return
+        detail = {
+            "executionArn": execution.exec_arn,
+            "stateMachineArn": execution.state_machine.arn,
+            "name": execution.name,
+            "status": status,
+            "startDate": int(execution.start_date.timestamp() * 1000),
+            "stopDate": int(execution.stop_date.timestamp() * 1000),
+            "input": json.dumps(execution.input_data),
+            "output": json.dumps(execution.output) if status == "SUCCEEDED" else None,
+            "error": execution.error,
+            "cause": execution.cause,
+        }
+        event = {
+            "version": "0",
+            "id": str(uuid.uuid4()),
+            "detail-type": "Step Functions Execution Status Change",
+            "source": "aws.states",
+            "account": ACCOUNT,
+            "time": self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "region": REGION,
+            "resources": [execution.exec_arn],
+            "detail": detail,
+        }
+        send_event(self.client, ACCOUNT, REGION, event)
+
+    # --- MWAA ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def mwaa(self) -> models.MWAABackend:
+        """The control plane itself, to script and to inspect."""
+        return models.mwaa_backends[ACCOUNT][REGION]
+
+    def create_environment(self, **request: Any) -> Airflow:
+        """CreateEnvironment, and waits until it is AVAILABLE. Raises RuntimeError with the reason if it never is."""
+        self.client("mwaa").create_environment(**request)
+        self.wait_for_environment(request["Name"])
+        airflow = self.environment(request["Name"])
+        if airflow is None:
+            raise RuntimeError(f"{request['Name']} has no Airflow.")
+        return airflow
+
+    def wait_for_environment(self, name: str) -> None:
+        """Until the operation under way on an environment is over."""
+        while name in self.mwaa.environments:
+            environment = self.mwaa.environments[name]
+            if environment.status not in models.BUSY:
+                break
+            if isinstance(self.clock, VirtualClock):
+                self.clock.sleep(30)
+            else:
+                time.sleep(0.05)
+        environment = self.mwaa.environments.get(name)
+        if environment is not None and environment.status == "CREATE_FAILED":
+            raise RuntimeError(f"{name}: {environment.last_update['Error']['ErrorMessage']}")
+
+    def environment(self, name: str) -> Airflow | None:
+        """The running Airflow of an environment."""
+        environment = self.mwaa.environments.get(name)
+        return environment.airflow if environment else None
+
+    def gateway(self, name: str) -> Gateway:
+        """The web address of an environment, with its options. Raises KeyError if it does not run."""
+        gateway = self.mwaa.environments[name].gateway
+        if gateway is None:
+            raise KeyError(name)
+        return gateway
+
+
+def _states(events: list[dict[str, Any]]) -> list[tuple[str, datetime, float]]:
+    """From the history: a state is left when StateExited follows its StateEntered, or when the execution ends."""
+    entered: list[tuple[str, datetime, float | None]] = []
+    waiting: dict[str, list[int]] = {}
+    for event in events:
+        kind = str(getattr(event["type"], "value", event["type"]))
+        if kind.endswith("StateEntered"):
+            name = event["stateEnteredEventDetails"]["name"]
+            waiting.setdefault(name, []).append(len(entered))
+            entered.append((name, event["timestamp"], None))
+        elif kind.endswith("StateExited"):
+            name = event["stateExitedEventDetails"]["name"]
+            if waiting.get(name):
+                number = waiting[name].pop(0)
+                _, since, _ = entered[number]
+                entered[number] = (name, since, (event["timestamp"] - since).total_seconds())
+    last = events[-1]["timestamp"] if events else None
+    return [
+        (name, since, seconds if seconds is not None else (last - since).total_seconds() if last else 0.0)
+        for name, since, seconds in entered
+    ]
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """This process's environment, for moto, for handlers in process and for requests."""
+    old = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

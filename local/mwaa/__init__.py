@@ -1,0 +1,1 @@
+"""Amazon MWAA's control plane as a moto service: models (the backend), responses (the protocol), urls (the routes)."""
