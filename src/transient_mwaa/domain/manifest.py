@@ -150,6 +150,17 @@ class Manifest:
     def history_files(self) -> tuple[ExportFile, ...]:
         return tuple(file for file in self.files if file.role == "history")
 
+    def file(self, index: int) -> ExportFile:
+        """Raises ManifestInvalid when the manifest has no file of this number."""
+        if not 0 <= index < len(self.files):
+            raise ManifestInvalid(f"The manifest has no file {index}. Start the evening again.")
+        return self.files[index]
+
+    def require_incarnation(self, incarnation: str) -> None:
+        """Raises ManifestInvalid unless the export was made in this incarnation of the environment."""
+        if not incarnation or self.incarnation != incarnation:
+            raise _invalid([f"it was made by the incarnation {self.incarnation or 'unknown'}, not by {incarnation}"])
+
 
 def parse(body: bytes, environment: str, export_id: str) -> Manifest:
     """The manifest of this export of this environment. Raises ManifestInvalid naming every reason."""

@@ -1,0 +1,49 @@
+"""The ledger in the data bucket."""
+
+from datetime import datetime
+from typing import Literal, Self
+
+from transient_mwaa.aws.bucket import Bucket
+from transient_mwaa.aws.records import Records
+from transient_mwaa.domain import layout, ledger
+from transient_mwaa.domain.patience import moment
+
+
+class Books:
+    """Closes cycles: one JSON document each, the same one when it is closed twice."""
+
+    def __init__(self, bucket: Bucket, records: Records) -> None:
+        self._bucket = bucket
+        self._records = records
+
+    @classmethod
+    def from_env(cls) -> Self:
+        return cls(Bucket.from_env(), Records.from_env())
+
+    def close(
+        self,
+        environment: str,
+        cycle_id: str,
+        action: Literal["sleep", "wake"],
+        outcome: str,
+        started_at: datetime,
+        now: datetime,
+    ) -> ledger.CycleRecord:
+        """Writes the cycle's record into the ledger and returns it."""
+        record = self._records.read(environment)
+        blueprint = self._bucket.find(record.blueprint_key) if record.blueprint_key else None
+        request = blueprint.json()["request"] if blueprint else {}
+        closed = ledger.close(
+            environment=environment,
+            cycle_id=cycle_id,
+            action=action,
+            outcome=outcome,
+            started_at=started_at,
+            export_id=record.export_id,
+            environment_class=request.get("EnvironmentClass", ""),
+            deleted_at=moment(record.deleted_at) if record.deleted_at else None,
+            created_at=moment(record.incarnation) if record.incarnation else None,
+            now=now,
+        )
+        self._bucket.write_json(layout.ledger(environment, cycle_id), closed.to_json())
+        return closed
