@@ -4,13 +4,15 @@ import os
 from typing import Any, Self
 
 from boto3.dynamodb.types import TypeDeserializer
+from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
-from transient_mwaa.domain.cycle import Record
+from transient_mwaa.domain.cycle import Phase, Record
+from transient_mwaa.domain.errors import LeaseLost
 
 
 class Records:
-    """Reads records; the state machines write them, conditional on the lease."""
+    """Reads records; the state machines write them, conditional on the lease (and `mark_deleting`, likewise)."""
 
     def __init__(self, table: str, dynamodb: Any) -> None:
         self._table = table
@@ -28,3 +30,30 @@ class Records:
         )
         item = {name: self._deserializer.deserialize(value) for name, value in answer.get("Item", {}).items()}
         return Record.from_item({"environment": environment, **item})
+
+    def mark_deleting(self, environment: str, owner: str, fence: int | str, incarnation: str) -> None:
+        """The last fence before a delete: writes down what is about to be deleted, only while this owner holds the
+        lease and the environment is falling asleep. Raises LeaseLost."""
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key={"environment": {"S": environment}},
+                UpdateExpression="SET deleting = :incarnation",
+                ConditionExpression=(
+                    "lease_owner = :me AND lease_fence = :fence AND phase = :phase AND incarnation = :incarnation"
+                ),
+                ExpressionAttributeValues={
+                    ":me": {"S": owner},
+                    ":fence": {"N": str(int(fence))},
+                    ":phase": {"S": Phase.FALLING_ASLEEP.value},
+                    ":incarnation": {"S": incarnation},
+                },
+            )
+        except ClientError as error:
+            if passing.code_of(error) != "ConditionalCheckFailedException":
+                raise
+            message = (
+                f"Another run has taken over {environment} at the last moment. "
+                "Let it finish; this one has deleted nothing."
+            )
+            raise LeaseLost(message) from error
