@@ -1,0 +1,64 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from transient_mwaa.domain import ledger
+
+pytestmark = pytest.mark.unit
+
+EVENING = datetime(2026, 11, 20, 20, tzinfo=UTC)
+MORNING = datetime(2026, 11, 23, 6, tzinfo=UTC)
+
+
+def closed(**changed: Any) -> ledger.CycleRecord:
+    usual: dict[str, Any] = {
+        "environment": "dev",
+        "cycle_id": "c",
+        "action": "wake",
+        "outcome": "awake",
+        "started_at": MORNING.replace(minute=5),
+        "export_id": "x",
+        "environment_class": "mw1.small",
+        "deleted_at": EVENING,
+        "created_at": MORNING,
+        "now": MORNING.replace(minute=45),
+    }
+    return ledger.close(**(usual | changed))
+
+
+def test_a_weekend_asleep_is_worth_its_hours_at_list_price() -> None:
+    own = closed()
+    assert own.hours_asleep == 58.0
+    assert own.saved_usd == 28.42
+    assert own.seconds == 2400
+    assert own.summary == "dev is awake after 40 min. It slept 58.0 h, saving about 28.42 USD at list price."
+
+
+def test_an_evening_does_not_know_yet_how_long_it_will_sleep() -> None:
+    own = closed(action="sleep", outcome="asleep")
+    assert (own.hours_asleep, own.saved_usd) == (0.0, 0.0)
+    assert own.summary == "dev is asleep after 40 min. Verified export: x."
+
+
+def test_a_class_without_a_price_saves_an_unknown_sum() -> None:
+    own = closed(environment_class="mw2.giant")
+    assert own.saved_usd is None
+    assert "unknown (no price for mw2.giant)" in own.summary
+
+
+def test_an_environment_that_never_slept_has_saved_nothing() -> None:
+    assert closed(deleted_at=None).hours_asleep == 0.0
+
+
+def test_the_old_incarnation_does_not_end_the_sleep() -> None:
+    assert closed(created_at=EVENING.replace(hour=8)).hours_asleep == 58.75
+
+
+def test_prices_say_when_and_where_they_are_from() -> None:
+    own = closed().to_json()
+    assert own["prices_as_of"]
+    assert "pricing" in own["prices_source"]
+    assert set(ledger.USD_PER_HOUR) == {
+        f"mw1.{size}" for size in ("micro", "small", "medium", "large", "xlarge", "2xlarge")
+    }
