@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 SPARK_PYTHON = Path(__file__).parent.parent / ".venv-glue/bin/python"
@@ -21,8 +21,7 @@ SPARK_OPTIONS = "--master local[2] --conf spark.ui.enabled=false --conf spark.sq
 TIMEOUT_SECONDS = 300
 
 
-@dataclass(frozen=True)
-class JobOutcome:
+class JobOutcome(NamedTuple):
     """How a job run ended: `state` is one of Glue's JobRunState, `message` becomes its ErrorMessage ("" = none)."""
 
     state: str
