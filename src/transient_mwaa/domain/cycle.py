@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from transient_mwaa.domain.errors import LeaseLost
+from transient_mwaa.domain import patience
+from transient_mwaa.domain.errors import LeaseHeldTooLong, LeaseLost
 
 EXPORT_DAG = "db_export_dag"
 RESTORE_DAG = "db_restore_dag"
@@ -64,6 +65,15 @@ class Record:
                 "Let that run finish; this one has done nothing."
             )
             raise LeaseLost(message)
+
+    def require_lease_in_time(self, waiting_since: str, now: datetime) -> None:
+        """Raises LeaseHeldTooLong for whoever has waited since then; "" for one who does not wait."""
+        if waiting_since and patience.overdue(patience.moment(waiting_since), patience.LEASE, now):
+            message = (
+                f"{self.lease_owner} has held the lease of {self.environment} since before {waiting_since}. "
+                "Look at that execution; stop it if it hangs, then start this one again."
+            )
+            raise LeaseHeldTooLong(message)
 
     def is_unrestored(self, incarnation: str) -> bool:
         """Whether this incarnation came after the recorded deletion and has not got its memory back."""

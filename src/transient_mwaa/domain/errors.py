@@ -81,6 +81,10 @@ class InvalidInput(TransientMwaaError):
     """The execution input cannot be used."""
 
 
+class LeaseHeldTooLong(TransientMwaaError):
+    """The execution that holds the environment's lease did not end in time."""
+
+
 class LeaseLost(TransientMwaaError):
     """The environment's lease belongs to another execution."""
 

@@ -29,6 +29,9 @@ DELETING = timedelta(hours=4)
 DELETE_SHOWS = timedelta(minutes=15)
 """After an accepted delete the old status may still be seen this long before we believe that nothing happened."""
 
+LEASE = timedelta(hours=4)
+"""How long a morning waits for a slow evening: as long as the deletion that the evening may be waiting for."""
+
 DAG_RUN = timedelta(hours=4)
 """An export or restore of tens of millions of rows on the smallest class stays below this."""
 
