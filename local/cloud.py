@@ -23,14 +23,17 @@ import trustme
 from botocore.config import Config
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.server import ThreadedMotoServer
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+from werkzeug.serving import make_server
 
 from local import moto_seams
 from local.airflow_protocol import Airflow, MakeAirflow
 from local.clock import RealClock, VirtualClock
 from local.deploy import ACCOUNT, Deployment, Stack
 from local.gateway import Gateway
+from local.glue import LocalSpark
 from local.lambdas import Functions
 from local.mwaa import models
 from local.schedules import fire_schedule, send_event
@@ -42,6 +45,8 @@ MAKERS_OF_AIRFLOW = {
     "memory": ("airflow_in_memory", "InMemoryAirflow"),
 }
 _one_cloud = threading.Lock()
+_session = boto3.session.Session()
+"""One for all clouds of this process: it keeps the service models it has read."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class LocalCloud:
         self._lock = threading.Lock()
         self._exit = contextlib.ExitStack()
 
-    # --- Coming and going ------------------------------------------------------------------------------------------
+    # --- Coming and going ---
 
     def __enter__(self) -> LocalCloud:
         if not _one_cloud.acquire(blocking=False):
@@ -113,10 +118,14 @@ class LocalCloud:
             self._authority_file.write_bytes(authority.cert_pem.bytes() + Path(certifi.where()).read_bytes())
             undo.callback(self._clients.clear)
             undo.callback(self._forget)
-            hooks = moto_seams.Hooks(self.clock, lambda: self.endpoint, self._invoke, self._execution_ended)
+            hooks = moto_seams.Hooks(
+                self.clock, lambda: self.endpoint, self._invoke, self._execution_ended, self._run_glue_job
+            )
             undo.enter_context(moto_seams.applied(hooks))
-            self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
-            logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it prints a line per poll
+            self._server = _Server("127.0.0.1", self._port, verbose=False)
+            # One prints a line per poll, the other the parse tree of a state that failed.
+            logging.getLogger("werkzeug").setLevel(logging.ERROR)
+            logging.getLogger("moto").setLevel(logging.CRITICAL)
             self._server.start()
             undo.callback(self._server.stop)
             host, port = self._server.get_host_and_port()
@@ -163,7 +172,7 @@ class LocalCloud:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a child process needs to reach this cloud, and nothing else, with boto3, the aws command, or requests."""
+        """What a child process needs to reach this cloud, and nothing else: for boto3, the aws command, and requests."""
         return {
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
@@ -183,8 +192,9 @@ class LocalCloud:
         """A boto3 client of this cloud."""
         with self._lock:
             if service not in self._clients:
-                self._clients[service] = boto3.session.Session().client(
-                    service, REGION, endpoint_url=self.endpoint, aws_access_key_id="local", aws_secret_access_key="local",
+                self._clients[service] = _session.client(
+                    service, REGION, endpoint_url=self.endpoint,
+                    aws_access_key_id="local", aws_secret_access_key="local",
                     config=Config(inject_host_prefix=False, max_pool_connections=50, s3={"addressing_style": "path"}),
                 )  # fmt: skip
             return self._clients[service]
@@ -197,7 +207,7 @@ class LocalCloud:
             "AWS_SESSION_TOKEN": role["SessionToken"],
         }
 
-    # --- Deploying and running ---------------------------------------------------------------------------------------
+    # --- Deploying and running ---
 
     def deploy(
         self, template: Path, parameters: Mapping[str, Any] | None = None, name: str = "transient-mwaa"
@@ -274,18 +284,21 @@ class LocalCloud:
         found = [execution for machine in machines for execution in machine.executions]
         return sorted(found, key=lambda each: each.start_date)
 
-    # --- Faults --------------------------------------------------------------------------------------------------------
+    # --- Faults ---
 
     def before(self, function_name: str, hook: Callable[[Any], None]) -> None:
         """Calls the hook with the event, in this process, each time just before the function is invoked."""
         self.functions.before(function_name, hook)
 
     def replace(self, function_name: str, substitute: Callable[[Any], Any] | None) -> None:
-        """Runs this instead of the function (None: the function again); an exception fails it under its class's name."""
+        """Runs this instead of the function (None: the function again); an exception fails it by its class's name."""
         self.functions.replace(function_name, substitute)
 
     def _invoke(self, name: str, payload: bytes) -> tuple[bytes, bool]:
         return self.functions.invoke(name, payload)
+
+    def _run_glue_job(self, run_id: str, script: str, arguments: Mapping[str, str]) -> tuple[str, str]:
+        return LocalSpark(self.client("s3"), self.home / "logs" / "glue").run(run_id, script, arguments)
 
     def _execution_ended(self, execution: Any) -> None:
         """What Step Functions tells EventBridge."""
@@ -317,7 +330,7 @@ class LocalCloud:
         }
         send_event(self.client, ACCOUNT, REGION, event)
 
-    # --- MWAA ------------------------------------------------------------------------------------------------------------
+    # --- MWAA ---
 
     @property
     def mwaa(self) -> models.MWAABackend:
@@ -358,6 +371,16 @@ class LocalCloud:
         if gateway is None:
             raise KeyError(name)
         return gateway
+
+
+class _Server(ThreadedMotoServer):
+    """moto's server, which takes half a second to stop unless asked to look more often."""
+
+    def _server_entry(self) -> None:
+        app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server(self._ip_address, self._port, app, True, request_handler=MotoRequestHandler)
+        self._server_ready_event.set()
+        self._server.serve_forever(poll_interval=0.02)
 
 
 def _states(events: list[dict[str, Any]]) -> list[tuple[str, datetime, float]]:

@@ -1,17 +1,19 @@
 """Deploys a SAM or CloudFormation template to the local cloud, driven by the template alone.
 
-SAM's own translator makes plain CloudFormation of it; then each resource is created through its service's API, as moto's
-CloudFormation would lose much on the way (its state machines do not run, its buckets have no settings). What is not in
-MAKERS is offered to moto's CloudFormation (VPC parts, mostly). A type that neither can make, and a property that would be
-dropped, raise NotMakeable: nothing is left out in silence.
+SAM's own translator makes plain CloudFormation of it; then each resource is created through its service's API, as
+moto's CloudFormation would lose much on the way (its state machines do not run, its buckets have no settings). What is
+not in MAKERS is offered to moto's CloudFormation (VPC parts, mostly). A type that neither can make, and a property that
+would be dropped, raise NotMakeable: nothing is left out in silence.
 """
 
 from __future__ import annotations
 
 import ast
+import base64
 import io
 import ipaddress
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -51,7 +53,7 @@ class _Made:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-# --- Reading -----------------------------------------------------------------------------------------------------------
+# --- Reading ---
 
 
 class _TemplateLoader(yaml.SafeLoader):
@@ -110,11 +112,12 @@ def translate(template_path: Path, parameters: Mapping[str, str]) -> tuple[dict[
         for name, parameter in template.get("Parameters", {}).items()
         if "Default" in parameter
     }
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it complains of metrics that nobody collects
     translator = Translator({}, Parser())
     return translator.translate(template, parameter_values={**defaults, **parameters}), folders
 
 
-# --- Intrinsic functions -------------------------------------------------------------------------------------------------
+# --- Intrinsic functions ---
 
 
 class _Resolver:
@@ -212,8 +215,6 @@ class _Resolver:
         if name == "GetAZs":
             return [f"{self._pseudo['AWS::Region']}{zone}" for zone in "abc"]
         if name == "Base64":
-            import base64
-
             return base64.b64encode(argument.encode()).decode()
         if name == "Cidr":
             network = ipaddress.ip_network(argument[0])
@@ -245,7 +246,7 @@ class _Resolver:
 _NO_VALUE = object()
 
 
-# --- Making --------------------------------------------------------------------------------------------------------------
+# --- Making ---
 
 
 class Deployment:
@@ -344,7 +345,7 @@ class Deployment:
         name = properties.take(key, None) or f"{self._name}-{properties.logical_id}"
         return name.lower() if lower else name
 
-    # --- Storage and keys ------------------------------------------------------------------------------------------
+    # --- Storage and keys ---
 
     def bucket(self, properties: _Properties) -> _Made:
         s3 = self._client("s3")
@@ -421,7 +422,7 @@ class Deployment:
         self._client("ssm").put_parameter(Name=name, Tags=tags, **properties.rest())
         return _Made(name, {"Value": ""})
 
-    # --- Messages --------------------------------------------------------------------------------------------------
+    # --- Messages ---
 
     def topic(self, properties: _Properties) -> _Made:
         name = self.physical(properties, "TopicName")
@@ -472,7 +473,7 @@ class Deployment:
             self._client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
         return _Made(properties.logical_id)
 
-    # --- Permissions -----------------------------------------------------------------------------------------------
+    # --- Permissions ---
 
     def role(self, properties: _Properties) -> _Made:
         iam = self._client("iam")
@@ -524,7 +525,7 @@ class Deployment:
             self._client("iam").attach_role_policy(RoleName=role, PolicyArn=arn)
         return _Made(arn, {"PolicyArn": arn})
 
-    # --- Functions and state machines --------------------------------------------------------------------------------
+    # --- Functions and state machines ---
 
     def layer(self, properties: _Properties) -> _Made:
         source = properties.take("Content")["S3Key"]
@@ -600,7 +601,7 @@ class Deployment:
         properties.without_effect("EncryptionConfiguration")
         return _Made(arn, {"Arn": arn, "Name": name})
 
-    # --- Schedules, rules, alarms, logs --------------------------------------------------------------------------------
+    # --- Schedules, rules, alarms, logs ---
 
     def schedule_group(self, properties: _Properties) -> _Made:
         name = self.physical(properties, "Name")
@@ -673,7 +674,7 @@ class Deployment:
         self._client("logs").put_metric_filter(filterName=name, **_lower_camel(properties.rest()))
         return _Made(name)
 
-    # --- Analytics, and Airflow itself ---------------------------------------------------------------------------------
+    # --- Analytics, and Airflow itself ---
 
     def database(self, properties: _Properties) -> _Made:
         catalog = properties.take("CatalogId", ACCOUNT)
@@ -766,7 +767,8 @@ class _Properties:
     def all_taken(self) -> None:
         if self._values:
             raise NotMakeable(
-                f"{self.logical_id} ({self.type}) has {sorted(self._values)}, which would be lost. Add it to local/deploy.py."
+                f"{self.logical_id} ({self.type}) has {sorted(self._values)}, which would be lost. "
+                "Add it to local/deploy.py."
             )
 
 

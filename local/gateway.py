@@ -1,4 +1,4 @@
-"""An environment's web address: HTTPS on loopback, the CLI token endpoint, the login, and Airflow's own pages behind it."""
+"""An environment's web address: HTTPS on loopback, the CLI token endpoint, the login, and Airflow's pages behind it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ class Gateway:
             request_handler=_QuietHandler,
         )  # fmt: skip
         self.hostname = f"127.0.0.1:{self._server.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name=f"gateway {name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name=f"gateway {name}", daemon=True
+        )
 
     def serve(self, airflow: Airflow) -> None:
         self._airflow = airflow

@@ -1,8 +1,8 @@
 """Runs the functions of a template as they are: in worker processes with their own environment, or in this process.
 
-Worker processes  one per concurrent invocation and function, kept between invocations as Lambda keeps its sandboxes; the
-                  variables of the template and nothing of ours but the way to the local cloud; credentials of the
-                  function's role; the template's time-out.
+Worker processes  one per concurrent invocation and function, kept between invocations as Lambda keeps its sandboxes;
+                  the variables of the template and nothing of ours but the way to the local cloud; credentials of
+                  the function's role; the template's time-out.
 In process        for stories under a virtual clock: the handler's module is imported under a name of its own with the
                   function's variables set meanwhile (handlers read them at import), and invocations follow one another.
 """
@@ -21,11 +21,10 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from local.clock import Clock
-from local.lambda_worker import error_of
+from local.lambda_worker import Context, error_of
 
 Event = Any
 MAX_WORKERS = 3
@@ -156,7 +155,7 @@ class Functions:
             pool.stop()
         self._pools.clear()
 
-    # --- In worker processes ---------------------------------------------------------------------------------------
+    # --- In worker processes ---
 
     def _invoke_in_worker(self, function: Function, event: Event) -> dict[str, Any]:
         with self._one_at_a_time:
@@ -166,10 +165,10 @@ class Functions:
             pool = self._pools[function.name]
         return pool.invoke(event)
 
-    # --- In this process -------------------------------------------------------------------------------------------
+    # --- In this process ---
 
     def _invoke_here(self, function: Function, event: Event) -> dict[str, Any]:
-        context = SimpleNamespace(**function.context, get_remaining_time_in_millis=lambda: int(function.timeout * 1000))
+        context = Context(**function.context)
         with self._one_at_a_time, self._output_to(self.log(function.name)):
             try:
                 handler = self._handler(function)

@@ -1,22 +1,21 @@
-"""Every place where moto is changed, each small, each held by a test of the same name in tests/local/test_moto_seams.py.
+"""Every place where moto is changed, each small, each held by a test named after it in tests/local/test_moto_seams.py.
 
-moto 5.2.5 runs our state machines as they are, but: it has no JSONata evaluator wired in, its Lambda without Docker echoes,
-its waits sleep, and it knows no MWAA. `applied` puts the changes in and takes them out again. A seam whose target is gone
-raises AttributeError, so that a new moto cannot pass unnoticed.
+moto 5.2.5 runs our state machines as they are, but: it has no JSONata evaluator wired in, its Lambda without Docker
+echoes, its waits sleep, and it knows no MWAA. `applied` puts the changes in and takes them out again. A seam whose target
+is gone raises AttributeError, so that a new moto cannot pass unnoticed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import math
 import random
 import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -29,7 +28,13 @@ from botocore.config import Config
 from jsonata import Jsonata
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
+from moto.glue.models import FakeJob, FakeJobRun
+from moto.stepfunctions.parser.api import EvaluationFailedEventDetails, HistoryEventType
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.component.common.string import string_expression
 from moto.stepfunctions.parser.asl.component.program.program import Program
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
     state_task_service_aws_sdk,
@@ -37,7 +42,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service impor
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.timestamp import Timestamp
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
 from moto.stepfunctions.parser.asl.eval import states, variable_store
+from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.jsonata import jsonata as moto_jsonata
+from moto.stepfunctions.parser.asl.parse import asl_parser
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.asl.utils.encoding import _DateTimeEncoder
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
@@ -61,6 +68,8 @@ class Hooks:
     invoke: Callable[[str, bytes], tuple[bytes, bool]]
     """Function name or ARN and payload, to the answer and whether it is an error."""
     execution_ended: Callable[[Execution], None]
+    run_glue_job: Callable[[str, str, Mapping[str, str]], tuple[str, str]]
+    """Run id, the script's s3:// URI and the run's arguments, to JobRunState and ErrorMessage; as long as it takes."""
 
 
 class _Replacer:
@@ -95,7 +104,9 @@ def applied(hooks: Hooks) -> Iterator[None]:
     """All seams, for as long as a local cloud stands."""
     with _Replacer() as replace:
         run_state_machines_and_lambdas_without_docker(replace)
+        parse_each_definition_once(replace)
         evaluate_jsonata(replace)
+        fail_queries_by_name(replace)
         escape_string_variables(replace)
         wait_on_the_clock(replace, hooks.clock)
         wait_until_a_timestamp_in_utc(replace)
@@ -107,6 +118,7 @@ def applied(hooks: Hooks) -> Iterator[None]:
         invoke_functions(replace, hooks.invoke)
         register_mwaa(replace)
         name_sdk_errors(replace)
+        run_glue_jobs(replace, hooks.run_glue_job)
         yield
 
 
@@ -116,16 +128,56 @@ def run_state_machines_and_lambdas_without_docker(replace: _Replacer) -> None:
     replace.item(default_user_config, "lambda", {"use_docker": False})
 
 
+def parse_each_definition_once(replace: _Replacer) -> None:
+    """moto parses a definition at every start, half a second for ours. The syntax tree is kept; the program is made anew."""
+
+    def parse(definition: str) -> tuple[Any, Any]:
+        if definition not in _trees:
+            program, _trees[definition] = original.__func__(definition)
+            return program, _trees[definition]
+        return asl_parser.Preprocessor().visit(_trees[definition]), _trees[definition]
+
+    original = replace.attribute(asl_parser.AmazonStateLanguageParser, "parse", staticmethod(parse))
+
+
+_trees: dict[str, Any] = {}
+"""Definition to syntax tree, for the life of this process."""
+
+
 # --- JSONata ---------------------------------------------------------------------------------------------------------
 
 
 def evaluate_jsonata(replace: _Replacer) -> None:
-    """moto leaves the evaluator out (getmoto/moto#10105)."""
+    """moto leaves the evaluator out (getmoto/moto#10105), and builds Step Functions' own functions on $eval."""
     replace.attribute(moto_jsonata, "_eval_jsonata", jsonata_value)
+    replace.attribute(string_expression, "get_intrinsic_functions_declarations", lambda variable_references: "")
+
+
+def fail_queries_by_name(replace: _Replacer) -> None:
+    """An expression that fails is States.QueryEvaluationError, which a Catch sees; moto ends in States.Runtime."""
+
+    def eval_body(self: Any, env: Any) -> None:
+        try:
+            original(self, env)
+        except moto_jsonata.JSONataException as problem:
+            name = StatesErrorName(typ=StatesErrorNameType.StatesQueryEvaluationError)
+            details = EvaluationFailedEventDetails(
+                cause=f"The JSONata expression '{self.expression}' failed: {problem.details}", error=name.error_name
+            )
+            raise FailureEventException(
+                FailureEvent(
+                    env=env,
+                    error_name=name,
+                    event_type=HistoryEventType.EvaluationFailed,
+                    event_details=EventDetails(evaluationFailedEventDetails=details),
+                )
+            ) from problem
+
+    original = replace.attribute(string_expression.StringJSONata, "_eval_body", eval_body)
 
 
 def jsonata_value(expression: str) -> Any:
-    """Value of an expression, with the functions Step Functions adds to JSONata, and without $eval, which it forbids."""
+    """Value of an expression, with what Step Functions adds to JSONata and without $eval, which it forbids."""
     compiled = Jsonata(expression)
     compiled.register_lambda("uuid", lambda: str(uuid.uuid4()))
     compiled.register_lambda("parse", json.loads)
@@ -149,7 +201,7 @@ def _no_eval(*_: object) -> None:
 
 
 def escape_string_variables(replace: _Replacer) -> None:
-    """moto inlines a variable's string between quotes as it is; one that holds a quote or a newline breaks the expression."""
+    """moto puts a variable's string between quotes as it is; one that holds a quote breaks the expression."""
     for module in (moto_jsonata, states, variable_store):
         replace.attribute(module, "encode_jsonata_variable_declarations", declare_variables)
 
@@ -186,10 +238,9 @@ def wait_until_a_timestamp_in_utc(replace: _Replacer) -> None:
         text = env.stack.pop()
         when = self._from_timestamp_string(timestamp=text)
         if when is None:
-            raise timestamp_failure(self._create_failure_event(env, text))
+            raise FailureEventException(self._create_failure_event(env, text))
         return math.ceil((when.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds())
 
-    timestamp_failure = importlib.import_module(Timestamp.__module__).FailureEventException
     replace.attribute(Timestamp, "_get_wait_seconds", wait_seconds)
 
 
@@ -307,3 +358,35 @@ def name_sdk_errors(replace: _Replacer) -> None:
     """moto says mwaa.X where AWS says Mwaa.X, and likewise for all services but two."""
     for service, prefix in SDK_ERROR_PREFIXES.items():
         replace.item(state_task_service_aws_sdk._SERVICE_ERROR_NAMES, service, prefix)
+
+
+def run_glue_jobs(replace: _Replacer, run: Callable[[str, str, Mapping[str, str]], tuple[str, str]]) -> None:
+    """A run of moto's Glue succeeds by itself, having run nothing. Ours lasts as long as the job's script."""
+
+    def start_job_run(self: Any, *args: Any, **kwargs: Any) -> str:
+        run_id = original(self, *args, **kwargs)
+        job_run = next(each for each in self.job_runs if each.job_run_id == run_id)
+        job_run._transitions = []  # the thread below says how it stands
+        job_run.status, job_run.completed_on, job_run.error_message = "RUNNING", None, ""
+
+        def work() -> None:
+            state, message = run(run_id, self.command["ScriptLocation"], job_run.arguments)
+            job_run.completed_on, job_run.error_message = datetime.now(UTC), message
+            job_run.status = state
+
+        threading.Thread(target=work, name=f"glue {self.name}", daemon=True).start()
+        return run_id
+
+    def as_dict(self: Any) -> dict[str, Any]:
+        answer = {**original_as_dict(self), "CompletedOn": self.completed_on, "ErrorMessage": self.error_message}
+        lasted = (self.completed_on or datetime.now(UTC)) - _utc(self.started_on)
+        answer["ExecutionTime"] = round(lasted.total_seconds())
+        return {name: value for name, value in answer.items() if value not in (None, "")}
+
+    original = replace.attribute(FakeJob, "start_job_run", start_job_run)
+    original_as_dict = replace.attribute(FakeJobRun, "as_dict", as_dict)
+
+
+def _utc(moment: datetime) -> datetime:
+    """moto's times are UTC without saying so."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -1,5 +1,8 @@
-"""Environments, their statuses and their errors, with an Airflow behind each. Source of the behaviour: the service model
-mwaa/2020-07-01 and the MWAA user guide; where those are silent, docs and tests of this project say what was assumed."""
+"""Environments, their statuses and their errors, with an Airflow behind each.
+
+Source of the behaviour: the service model mwaa/2020-07-01 and the MWAA user guide. Assumed, as neither says it: tokens for
+an environment that does not run are ResourceNotFoundException, and a create that cannot work is refused at once.
+"""
 
 from __future__ import annotations
 
@@ -84,15 +87,19 @@ def open_site(site: Site | None) -> None:
     _site = site
 
 
-def invalid(message: str) -> ServiceException:
-    return ServiceException("ValidationException", message)
+class MwaaError(ServiceException):
+    """An error by its documented name. Defined here because moto finds the service model by an exception's module."""
 
 
-def not_found(name: str) -> ServiceException:
-    return ServiceException("ResourceNotFoundException", f"Environment {name} not found.")
+def invalid(message: str) -> MwaaError:
+    return MwaaError("ValidationException", message)
 
 
-class RestApiFailed(ServiceException):
+def not_found(name: str) -> MwaaError:
+    return MwaaError("ResourceNotFoundException", f"Environment {name} not found.")
+
+
+class RestApiFailed(MwaaError):
     """RestApiClientException or RestApiServerException, with Airflow's own status and answer."""
 
     def __init__(self, status: int, answer: Any) -> None:
@@ -146,7 +153,7 @@ class MWAABackend(BaseBackend):
         self.calls: list[tuple[str, str]] = []
         """(operation, environment) of every call, in order."""
         self._scripts: dict[tuple[str, str], deque[_Script]] = defaultdict(deque)
-        self._failures: dict[str, deque[ServiceException]] = defaultdict(deque)
+        self._failures: dict[str, deque[MwaaError]] = defaultdict(deque)
         self._last_created: dict[str, datetime] = {}
         self._lock = threading.RLock()
         self._incarnations = itertools.count(1)
@@ -157,7 +164,7 @@ class MWAABackend(BaseBackend):
             raise RuntimeError("No local cloud stands. Enter a LocalCloud first.")
         return _site
 
-    # --- For tests -------------------------------------------------------------------------------------------------
+    # --- For tests ---
 
     def script(
         self,
@@ -189,9 +196,9 @@ class MWAABackend(BaseBackend):
 
     def fail(self, operation: str, error: str, message: str, times: int = 1) -> None:
         """The next calls of an operation ("create_environment") end in that error ("ServiceUnavailableException")."""
-        self._failures[operation].extend(ServiceException(error, message) for _ in range(times))
+        self._failures[operation].extend(MwaaError(error, message) for _ in range(times))
 
-    # --- Operations ------------------------------------------------------------------------------------------------
+    # --- Operations ---
 
     def _called(self, operation: str, name: str) -> None:
         self.calls.append((operation, name))
@@ -317,13 +324,13 @@ class MWAABackend(BaseBackend):
             raise RestApiFailed(status, answer)
         return {"RestApiStatusCode": status, "RestApiResponse": answer}
 
-    # --- Checks and defaults ---------------------------------------------------------------------------------------
+    # --- Checks and defaults ---
 
     def _check_idle(self, environment: Environment) -> None:
         if environment.status in BUSY:
             raise invalid(
-                f"Environments with {environment.status} status must complete previous operation before initiating a new "
-                "operation"
+                f"Environments with {environment.status} status must complete previous operation before initiating a "
+                "new operation"
             )
 
     def _check_creatable(self, request: dict[str, Any]) -> None:
@@ -392,7 +399,7 @@ class MWAABackend(BaseBackend):
         members["LoggingConfiguration"] = logging
         return members
 
-    # --- Operations under way --------------------------------------------------------------------------------------
+    # --- Operations under way ---
 
     def _begin(self, environment: Environment, operation: str, statuses: list[str], duration: timedelta) -> None:
         """Enters the first status now, the others on the way, the last one when the work is done."""
@@ -470,8 +477,8 @@ class MWAABackend(BaseBackend):
     def _airflow_environ(self, environment: Environment) -> dict[str, str]:
         site = self.site
         sts = boto3.session.Session().client(
-            "sts", self.region_name, endpoint_url=site.endpoint, aws_access_key_id="local", aws_secret_access_key="local",
-            config=Config(inject_host_prefix=False),
+            "sts", self.region_name, endpoint_url=site.endpoint, aws_access_key_id="local",
+            aws_secret_access_key="local", config=Config(inject_host_prefix=False),
         )  # fmt: skip
         role = sts.assume_role(RoleArn=environment.members["ExecutionRoleArn"], RoleSessionName="AmazonMWAA-airflow")
         options = environment.members.get("AirflowConfigurationOptions", {})
