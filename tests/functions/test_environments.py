@@ -1,0 +1,306 @@
+"""The functions around an environment, its blueprint and its creation, against moto with MWAA in it."""
+
+import hashlib
+import json
+import logging
+
+import pytest
+
+from tests.functions.cloud import ME, PASSWORD, ago, standing
+from transient_mwaa.aws.mwaa import Mwaa
+from transient_mwaa.domain.errors import (
+    BlueprintChanged,
+    EnvironmentCreateFailed,
+    EnvironmentNotFound,
+    EnvironmentReplaced,
+    InvalidInput,
+    LeaseLost,
+    NotCreatableAgain,
+    ServiceUnavailable,
+)
+
+pytestmark = pytest.mark.functions
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    with standing(tmp_path, monkeypatch) as cloud:
+        yield cloud
+
+
+class TestDecide:
+    def test_a_manual_evening(self, cloud):
+        decision = cloud.function("decide")(
+            {"action": "sleep", "input": {"environment": "dev", "force": True}, "execution": ME}
+        )
+        assert decision["act"] is True
+        assert decision["environment"] == "dev"
+        assert set(decision) == {"act", "reason", "environment", "cycle_id", "start_at", "give_up_at", "force"}
+
+    def test_a_hold_in_the_record(self, cloud):
+        cloud.record(hold_until=ago(hours=-2))
+        decision = cloud.function("decide")({"action": "sleep", "input": {"environment": "dev"}, "execution": ME})
+        assert decision["act"] is False
+        assert "Held awake" in decision["reason"]
+
+    def test_public_holidays_of_a_part_of_a_country(self, cloud, monkeypatch):
+        """Epiphany is a holiday in Baden-Wuerttemberg, not in Berlin."""
+        for place, expected in (("DE-BW", True), ("DE-BE", False), ("DE", False), ("", False)):
+            function = cloud.function("decide", HOLIDAYS=place)
+            calendar = function.__closure__[0].cell_contents.calendar
+            assert (calendar.day_off(__import__("datetime").date(2027, 1, 6)) is not None) is expected
+
+    def test_a_wrong_input(self, cloud):
+        with pytest.raises(InvalidInput, match="Send"):
+            cloud.function("decide")({"action": "sleep", "input": {}, "execution": ME})
+
+
+class TestLease:
+    def test_nobody_holds_it(self, cloud):
+        assert cloud.call("check_lease_holder") == {"ended": True, "owner": "", "fence": "0"}
+
+    def test_a_living_and_an_ended_holder(self, cloud):
+        states = cloud.client("stepfunctions")
+        role = cloud.request["ExecutionRoleArn"]
+        definition = json.dumps({"StartAt": "A", "States": {"A": {"Type": "Wait", "Seconds": 60, "End": True}}})
+        machine = states.create_state_machine(name="m", definition=definition, roleArn=role)["stateMachineArn"]
+        execution = states.start_execution(stateMachineArn=machine)["executionArn"]
+        cloud.record(lease_owner=execution, lease_fence=7)
+        assert cloud.call("check_lease_holder") == {"ended": False, "owner": execution, "fence": "7"}
+        states.stop_execution(executionArn=execution)
+        assert cloud.call("check_lease_holder")["ended"] is True
+
+    def test_a_holder_that_step_functions_has_forgotten(self, cloud):
+        cloud.record(lease_owner=ME, lease_fence=7)
+        assert cloud.call("check_lease_holder")["ended"] is True
+
+
+class TestDescribe:
+    def look(self, cloud, since=0):
+        return cloud.call("describe_environment", waiting_since=ago(hours=since))
+
+    def test_a_living_environment_without_its_secrets(self, cloud, capsys):
+        cloud.create()
+        look = self.look(cloud)
+        assert look == {
+            "status": "AVAILABLE",
+            "condition": "usable",
+            "incarnation": cloud.incarnation,
+            "airflow_version": "2.11.2",
+        }
+        assert PASSWORD not in capsys.readouterr().out
+
+    def test_one_that_is_asleep(self, cloud):
+        cloud.record(blueprint_key="b")
+        assert self.look(cloud) == {"status": "", "condition": "gone", "incarnation": "", "airflow_version": ""}
+
+    def test_one_that_never_was(self, cloud):
+        with pytest.raises(EnvironmentNotFound):
+            self.look(cloud)
+
+    def test_one_without_its_memory(self, cloud):
+        cloud.create()
+        cloud.record(deleted_at=ago(hours=9))
+        assert self.look(cloud)["condition"] == "unrestored"
+
+    def test_a_service_that_fails_for_the_moment(self, cloud):
+        cloud.mwaa.fail("get_environment", "InternalServerException", "sorry", times=9)
+        with pytest.raises(ServiceUnavailable):
+            self.look(cloud)
+
+
+class TestBlueprint:
+    def write(self, cloud):
+        return cloud.call("write_blueprint", incarnation=cloud.incarnation)
+
+    def test_it_holds_everything_and_no_secret_in_clear(self, cloud, capsys):
+        cloud.create()
+        written = self.write(cloud)
+        body = cloud.body(written["blueprint_key"])
+        assert hashlib.sha256(body).hexdigest() == written["blueprint_sha256"]
+        assert written["blueprint_key"] == f"environments/dev/blueprints/{written['blueprint_sha256']}.json"
+        document = json.loads(body)
+        for name, value in cloud.request.items():
+            if name != "AirflowConfigurationOptions":
+                assert document["request"][name] == value
+        assert document["incarnation"] == cloud.incarnation
+        assert document["airflow_version"] == "2.11.2"
+        file = document["files"]["requirements"]
+        assert cloud.body(file["copy_key"]) == b"pyarrow>=16"
+        assert (file["path"], file["version_id"]) == ("requirements.txt", cloud.requirements)
+        assert file["copy_key"].endswith(hashlib.sha256(b"pyarrow>=16").hexdigest())
+        everything = b"".join(cloud.body(key) for key in cloud.stored())
+        assert PASSWORD.encode() not in everything
+        assert PASSWORD not in capsys.readouterr().out
+
+    def test_another_incarnation(self, cloud):
+        cloud.create()
+        with pytest.raises(EnvironmentReplaced):
+            cloud.call("write_blueprint", incarnation="2020-01-01T00:00:00+00:00")
+
+    def test_every_problem_is_named_at_once_and_nothing_is_stored(self, cloud):
+        cloud.create()
+        s3 = cloud.client("s3")
+        cloud.client("iam").delete_role(RoleName="airflow")
+        s3.delete_public_access_block(Bucket="dags")
+        s3.put_bucket_versioning(Bucket="dags", VersioningConfiguration={"Status": "Suspended"})
+        s3.delete_object(Bucket="dags", Key="requirements.txt", VersionId=cloud.requirements)
+        cloud.client("ec2").delete_subnet(SubnetId=cloud.subnets[1])
+        cloud.client("ec2").delete_security_group(GroupId=cloud.group)
+        cloud.client("kms").disable_key(KeyId=cloud.mwaa_key.rpartition("/")[2])
+        with pytest.raises(NotCreatableAgain) as error:
+            self.write(cloud)
+        for problem in (
+            "the execution role airflow does not exist",
+            "the bucket dags does not block public access",
+            "the bucket dags does not keep versions",
+            f"s3://dags/requirements.txt (version {cloud.requirements}) does not exist",
+            f"the subnet {cloud.subnets[1]} does not exist",
+            f"the security group {cloud.group} does not exist",
+            f"the KMS key {cloud.mwaa_key} is not enabled (Disabled)",
+        ):
+            assert problem in str(error.value)
+        assert cloud.subnets[0] not in str(error.value)
+        assert not [key for key in cloud.stored() if "/blueprints/" in key]
+
+    def test_a_bucket_that_is_gone(self, cloud):
+        cloud.create(RequirementsS3Path=None, RequirementsS3ObjectVersion=None)
+        cloud.client("s3").delete_object(Bucket="dags", Key="requirements.txt", VersionId=cloud.requirements)
+        cloud.client("s3").delete_bucket(Bucket="dags")
+        with pytest.raises(NotCreatableAgain, match="the bucket dags does not exist"):
+            self.write(cloud)
+
+    def test_a_version_past_its_end_of_support(self, cloud):
+        cloud.create(AirflowVersion="2.6.3")
+        with pytest.raises(NotCreatableAgain, match=r"Airflow 2\.6\.3 is past its end of support"):
+            self.write(cloud)
+
+    def test_a_member_that_botocore_does_not_know(self, cloud):
+        cloud.create()
+        cloud.mwaa.environments["dev"].members["Hibernation"] = {"Enabled": True}
+        raw = json.dumps({"Environment": {"Name": "dev", "Status": "AVAILABLE", "Hibernation": {"Enabled": True}}})
+        client = cloud.client("mwaa")
+        client.meta.events.register("before-send.mwaa.GetEnvironment", answering(raw))
+        assert Mwaa(client).describe("dev")["Hibernation"] == {"Enabled": True}
+
+
+def answering(raw):
+    """MWAA as it may answer tomorrow."""
+    from botocore.awsrequest import AWSResponse
+
+    class Body:
+        def stream(self, **_):
+            yield raw.encode()
+
+        def read(self):
+            return raw.encode()
+
+    return lambda request, **_: AWSResponse(request.url, 200, {"content-type": "application/json"}, Body())
+
+
+@pytest.fixture
+def asleep(cloud):
+    """The environment was put to sleep, and the morning holds the lease."""
+    cloud.create()
+    written = cloud.call("write_blueprint", incarnation=cloud.incarnation)
+    cloud.delete()
+    cloud.record(phase="waking", lease_owner=ME, lease_fence=7, deleted_at=ago(hours=9), **written)
+    cloud.lease = {"owner": ME, "fence": "7"}
+    cloud.event = {**cloud.lease, **written}
+    return cloud
+
+
+class TestCreate:
+    def create(self, cloud, attempt=0, **changes):
+        return cloud.call("create_environment", **{**cloud.event, "attempt": attempt, **changes})
+
+    def test_morning_equals_evening(self, asleep, capsys):
+        assert self.create(asleep) == {"status": "CREATING", "attempt": 1}
+        asleep.clock.keep()
+        environment = asleep.environment()
+        for name, value in asleep.request.items():
+            assert environment[name] == value
+        assert PASSWORD not in capsys.readouterr().out
+
+    def test_asking_twice_is_one_creation(self, asleep):
+        self.create(asleep)
+        assert self.create(asleep, 1)["status"] == "CREATING"
+        asleep.clock.keep()
+        assert self.create(asleep, 2) == {"status": "AVAILABLE", "attempt": 3}
+        assert [call for call, _ in asleep.mwaa.calls].count("create_environment") == 2  # the first day's and today's
+
+    @pytest.mark.parametrize("changes", [{"owner": "somebody"}, {"fence": "6"}])
+    def test_only_under_the_lease(self, asleep, changes):
+        with pytest.raises(LeaseLost):
+            self.create(asleep, **changes)
+
+    def test_only_from_the_recorded_blueprint(self, asleep):
+        with pytest.raises(BlueprintChanged):
+            self.create(asleep, blueprint_sha256="0" * 64)
+        with pytest.raises(BlueprintChanged):
+            self.create(asleep, blueprint_key="environments/dev/blueprints/none.json")
+
+    def test_requirements_that_vanished_overnight_are_put_back(self, asleep):
+        s3 = asleep.client("s3")
+        s3.delete_object(Bucket="dags", Key="requirements.txt", VersionId=asleep.requirements)
+        self.create(asleep)
+        asleep.clock.keep()
+        version = asleep.environment()["RequirementsS3ObjectVersion"]
+        assert version != asleep.requirements
+        found = s3.get_object(Bucket="dags", Key="requirements.txt", VersionId=version)["Body"].read()
+        assert found == b"pyarrow>=16"
+
+    def test_a_refusal_is_tried_again_and_then_named_without_its_secrets(self, asleep):
+        asleep.mwaa.fail("create_environment", "ValidationException", f"Role or {PASSWORD} not good", times=3)
+        assert self.create(asleep) == {"status": "REFUSED", "attempt": 1}
+        assert self.create(asleep, 1) == {"status": "REFUSED", "attempt": 2}
+        with pytest.raises(EnvironmentCreateFailed, match="in 3 attempts: Role or ") as error:
+            self.create(asleep, 2)
+        assert PASSWORD not in str(error.value)
+
+    def test_a_passing_failure(self, asleep):
+        asleep.mwaa.fail("create_environment", "ServiceUnavailableException", "later", times=9)
+        with pytest.raises(ServiceUnavailable):
+            self.create(asleep)
+
+
+class TestCleanUp:
+    def clean(self, cloud, attempt=1, **changes):
+        return cloud.call("clean_failed_creation", **{**cloud.lease, "attempt": attempt, **changes})
+
+    @pytest.fixture
+    def failed(self, asleep):
+        asleep.mwaa.script("dev", create=["CREATING", "CREATE_FAILED"], error="no route to S3")
+        asleep.call("create_environment", **asleep.event, attempt=0)
+        asleep.clock.keep()
+        return asleep
+
+    def test_a_creation_of_this_morning_that_failed(self, failed):
+        assert self.clean(failed) == {"status": "DELETING"}
+        failed.clock.keep()
+        assert self.clean(failed) == {"status": ""}
+
+    def test_anything_else_stays(self, asleep):
+        asleep.create()
+        assert self.clean(asleep) == {"status": "AVAILABLE"}
+        assert asleep.environment()
+
+    def test_a_failed_one_from_before_our_delete_stays(self, failed):
+        failed.record(phase="waking", lease_owner=ME, lease_fence=7, deleted_at=ago(hours=-1))
+        with pytest.raises(EnvironmentReplaced):
+            self.clean(failed)
+        assert failed.environment()
+
+    def test_the_last_attempt_says_why(self, failed):
+        with pytest.raises(EnvironmentCreateFailed, match="no route to S3"):
+            self.clean(failed, attempt=3)
+
+    def test_only_under_the_lease(self, failed):
+        with pytest.raises(LeaseLost):
+            self.clean(failed, fence="6")
+
+
+def test_nothing_is_logged_at_import(cloud, caplog):
+    with caplog.at_level(logging.DEBUG, logger="transient_mwaa"):
+        cloud.function("write_blueprint")
+    assert PASSWORD not in caplog.text

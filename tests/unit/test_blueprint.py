@@ -1,0 +1,195 @@
+"""Every member of the service model survives the way from GetEnvironment to CreateEnvironment, or is named."""
+
+import copy
+import hashlib
+from datetime import UTC, date, datetime
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transient_mwaa.aws.mwaa import plain_shape
+from transient_mwaa.domain import airflow_versions, blueprint
+from transient_mwaa.domain.errors import BlueprintChanged
+
+pytestmark = pytest.mark.unit
+
+MODEL = botocore.session.get_session().get_service_model("mwaa")
+CREATE_MODEL = MODEL.operation_model("CreateEnvironment").input_shape
+CREATE = plain_shape(CREATE_MODEL)
+ENVIRONMENT = plain_shape(MODEL.shape_for("Environment"))
+READ_ONLY = set(ENVIRONMENT["members"]) - set(CREATE["members"])
+TEXT = st.text("abcXYZ0-_:/. ", min_size=3, max_size=8)  # 3 letters satisfy every minimum of the model
+
+
+def values(shape):
+    """Anything a member of this shape may hold."""
+    kind = shape["type"]
+    if kind == "structure":
+        return st.fixed_dictionaries({name: values(member) for name, member in shape["members"].items()})
+    if kind == "list":
+        return st.lists(values(shape["element"]), min_size=max(1, shape["min"]), max_size=3)
+    if kind == "map":
+        return st.dictionaries(TEXT.filter(lambda key: not key.startswith("aws:")), values(shape["value"]), min_size=1)
+    return {
+        "integer": st.integers(1, 25),
+        "boolean": st.booleans(),
+        "timestamp": st.just(datetime(2026, 11, 1, tzinfo=UTC)),
+    }.get(kind, TEXT)
+
+
+def answers():
+    """Any answer of GetEnvironment: what CreateEnvironment needs, and any of the rest."""
+    members = {name: values(shape) for name, shape in ENVIRONMENT["members"].items()}
+    required = {name: members.pop(name) for name in CREATE["required"]}
+    return st.fixed_dictionaries(required, optional=members)
+
+
+def derive(answer):
+    return blueprint.derive(answer, CREATE, ENVIRONMENT)
+
+
+def without_read_only(value, shape):
+    if shape["type"] == "structure":
+        return {
+            name: without_read_only(value[name], shape["members"][name]) for name in value if name in shape["members"]
+        }
+    return value
+
+
+def test_the_model_can_be_read_back_whole():
+    """What MWAA's model promises, and the blueprint lives on: no member can be set and not be read."""
+    assert set(CREATE["members"]) <= set(ENVIRONMENT["members"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(answers())
+def test_nothing_is_lost(answer):
+    derived = derive(answer)
+    whole = {**derived.request, **derived.sensitive}
+    assert derived.problems == ()
+    assert whole == without_read_only(answer, CREATE)
+    assert not set(whole) & READ_ONLY
+    assert ParamValidator().validate(whole, CREATE_MODEL).generate_report() == ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(answers(), st.data())
+def test_a_member_that_the_model_does_not_know_is_named(answer, data):
+    structures = [((), answer)] + [
+        ((name,), value)
+        for name, value in answer.items()
+        if ENVIRONMENT["members"][name]["type"] == "structure" and name in CREATE["members"]
+    ]
+    path, structure = data.draw(st.sampled_from(structures))
+    structure["NovelMember"] = "something"
+    assert any(problem.startswith(".".join([*path, "NovelMember"])) for problem in derive(answer).problems)
+
+
+ANSWER = {
+    "Name": "dev",
+    "Arn": "arn:aws:airflow:eu-central-1:123456789012:environment/dev",
+    "Status": "AVAILABLE",
+    "ExecutionRoleArn": "arn:aws:iam::123456789012:role/service-role/airflow",
+    "SourceBucketArn": "arn:aws:s3:::dags",
+    "DagS3Path": "dags",
+    "NetworkConfiguration": {"SubnetIds": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]},
+    "RequirementsS3Path": "requirements.txt",
+    "RequirementsS3ObjectVersion": "v1",
+    "AirflowConfigurationOptions": {"smtp.smtp_password": "hunter2"},
+    "MinWebservers": 2,
+    "MaxWebservers": 3,
+    "LoggingConfiguration": {
+        "TaskLogs": {"Enabled": True, "LogLevel": "INFO", "CloudWatchLogGroupArn": "arn:aws:logs:x"}
+    },
+    "Tags": {"team": "data", "aws:cloudformation:stack-name": "mwaa"},
+}
+
+
+def changed(**members):
+    answer = copy.deepcopy(ANSWER)
+    answer.update(members)
+    return {name: value for name, value in answer.items() if value is not ...}
+
+
+def test_webserver_counts_stay():
+    request = derive(ANSWER).request
+    assert (request["MinWebservers"], request["MaxWebservers"]) == (2, 3)
+
+
+def test_secrets_are_split_off():
+    derived = derive(ANSWER)
+    assert derived.sensitive == {"AirflowConfigurationOptions": {"smtp.smtp_password": "hunter2"}}
+    assert "hunter2" not in str(derived.request)
+
+
+def test_log_group_arns_are_not_sent_back():
+    assert derive(ANSWER).request["LoggingConfiguration"] == {"TaskLogs": {"Enabled": True, "LogLevel": "INFO"}}
+
+
+def test_tags_of_awss_own_are_left_out():
+    assert derive(ANSWER).request["Tags"] == {"team": "data"}
+
+
+@pytest.mark.parametrize("tags", [{}, {"aws:cloudformation:stack-name": "mwaa"}, None, ...])
+def test_no_tags_is_no_member(tags):
+    assert "Tags" not in derive(changed(Tags=tags)).request
+
+
+def test_empty_and_null_say_nothing():
+    derived = derive(changed(WeeklyMaintenanceWindowStart="", KmsKey=None, Novel=None))
+    assert not {"WeeklyMaintenanceWindowStart", "KmsKey", "Novel"} & set(derived.request)
+    assert derived.problems == ()
+
+
+def test_an_empty_path_is_kept():
+    """The model allows it, so it is not ours to drop."""
+    assert derive(changed(PluginsS3Path="")).request["PluginsS3Path"] == ""
+
+
+def test_a_missing_required_member_is_named():
+    assert "DagS3Path is required" in derive(changed(DagS3Path=...)).problems[0]
+    logs = {"TaskLogs": {"Enabled": True}}
+    assert derive(changed(LoggingConfiguration=logs)).problems == (
+        "LoggingConfiguration.TaskLogs.LogLevel is required and missing",
+    )
+
+
+def test_the_files_it_is_made_with():
+    request = derive(changed(PluginsS3Path="plugins.zip", StartupScriptS3Path="")).request
+    assert blueprint.files_of(request) == {
+        "requirements": ("requirements.txt", "v1"),
+        "plugins": ("plugins.zip", ""),
+    }
+    assert blueprint.with_versions(request, {"requirements": "v2"})["RequirementsS3ObjectVersion"] == "v2"
+    assert all(f"{theirs}S3ObjectVersion" in CREATE["members"] for theirs in blueprint.FILES.values())
+
+
+DOCUMENT = {"blueprint_version": 1, "environment": "dev"}
+
+
+def test_the_recorded_bytes_are_read():
+    body = blueprint.to_bytes(DOCUMENT)
+    assert blueprint.read(body, "dev", hashlib.sha256(body).hexdigest()) == DOCUMENT
+
+
+@pytest.mark.parametrize("document", [DOCUMENT | {"environment": "prod"}, DOCUMENT | {"blueprint_version": 2}])
+def test_a_blueprint_of_another(document):
+    body = blueprint.to_bytes(document)
+    with pytest.raises(BlueprintChanged):
+        blueprint.read(body, "dev", hashlib.sha256(body).hexdigest())
+
+
+def test_bytes_that_were_changed():
+    body = blueprint.to_bytes(DOCUMENT)
+    with pytest.raises(BlueprintChanged, match="not the one that was recorded"):
+        blueprint.read(body + b" ", "dev", hashlib.sha256(body).hexdigest())
+
+
+def test_a_version_past_its_end_of_support_would_not_come_back():
+    assert airflow_versions.objection("2.10.3", date(2026, 11, 23)) is None
+    assert airflow_versions.objection("2.6.3", date(2025, 12, 1)) is None
+    assert "2025-12-30" in airflow_versions.objection("2.6.3", date(2025, 12, 24))  # it would sleep past the date
+    assert "upgrade" in airflow_versions.objection("2.0.2", date(2026, 11, 23))

@@ -1,0 +1,70 @@
+"""Twelve statuses, the record, and what they mean together."""
+
+from datetime import UTC, datetime, timedelta
+
+import botocore.session
+import pytest
+
+from transient_mwaa.domain import patience
+from transient_mwaa.domain.cycle import Record
+from transient_mwaa.domain.errors import EnvironmentNotFound, EnvironmentStillChanging
+from transient_mwaa.domain.status import CONDITIONS, Condition, condition_of
+
+pytestmark = pytest.mark.unit
+
+NOW = datetime(2026, 11, 24, 7, tzinfo=UTC)
+BORN = "2026-11-01T08:00:00+00:00"
+REBORN = "2026-11-24T06:30:00+00:00"
+DELETED_AT = "2026-11-23T21:00:00+00:00"
+SLEPT = Record("dev", blueprint_key="b", deleted_at=DELETED_AT)
+
+
+def condition(status, incarnation=BORN, record=SLEPT, since=NOW, now=NOW):
+    return condition_of(status, incarnation, record, since, now)
+
+
+def test_all_of_mwaas_statuses_are_known():
+    model = botocore.session.get_session().get_service_model("mwaa")
+    assert set(model.shape_for("EnvironmentStatus").enum) == set(CONDITIONS)
+
+
+@pytest.mark.parametrize(("status", "expected"), CONDITIONS.items())
+def test_each_status(status, expected):
+    assert condition(status) == expected
+
+
+def test_a_status_of_tomorrow_is_for_a_human():
+    assert condition("HIBERNATING") == Condition.BROKEN
+
+
+@pytest.mark.parametrize("status", ["AVAILABLE", "UPDATE_FAILED"])
+def test_an_incarnation_without_its_memory(status):
+    assert condition(status, REBORN) == Condition.UNRESTORED
+    assert condition(status, REBORN, Record("dev", deleted_at=DELETED_AT, restored_incarnation=REBORN)) == "usable"
+    assert condition(status, REBORN, Record("dev")) == Condition.USABLE
+
+
+def test_no_answer_means_gone_and_asleep():
+    assert condition("", "") == Condition.GONE
+
+
+def test_a_name_that_never_was():
+    with pytest.raises(EnvironmentNotFound, match="Check the name"):
+        condition("", "", Record("dev"))
+
+
+@pytest.mark.parametrize(
+    ("status", "limit"),
+    [("UPDATING", patience.CHANGING), ("PENDING", patience.CHANGING), ("DELETING", patience.DELETING)],
+)
+def test_waiting_ends(status, limit):
+    assert condition(status, since=NOW - limit)
+    with pytest.raises(EnvironmentStillChanging, match=status):
+        condition(status, since=NOW - limit - timedelta(seconds=1))
+
+
+def test_a_deletion_shows_late():
+    record = Record("dev", phase="delete_accepted", deleted_at=DELETED_AT, blueprint_key="b")
+    deleted_at = datetime.fromisoformat(DELETED_AT)
+    assert condition("AVAILABLE", record=record, now=deleted_at + timedelta(minutes=1)) == Condition.DELETING
+    assert condition("AVAILABLE", record=record, now=deleted_at + timedelta(hours=1)) == Condition.USABLE
