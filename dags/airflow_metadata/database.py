@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -109,11 +110,12 @@ class Session:
         """First column of the only row."""
         return self.rows(sql)[0][0]
 
-    def batches(self, sql: str) -> Iterator[pa.RecordBatch]:
+    @contextmanager
+    def reader(self, sql: str) -> Iterator[pa.RecordBatchReader]:
         """Rows of a query as Arrow batches of about 16 MB, read as they are asked for."""
         with self._connection.cursor() as cursor:
             cursor.execute(sql)
-            yield from cursor.fetch_record_batch()
+            yield cursor.fetch_record_batch()
 
     def stage(self, name: str, data: pa.RecordBatch | pa.Table) -> None:
         """Append to a temporary table, which is made with the first batch."""
@@ -121,8 +123,8 @@ class Session:
             cursor.adbc_ingest(name, data, mode="create_append", temporary=True)
 
 
-def tables(session: Session, names: Sequence[str] | None = None) -> dict[str, Table]:
-    """Every table of the schema `public` (or those named), by name."""
+def tables(session: Session) -> dict[str, Table]:
+    """Every table of the schema `public`, by name."""
     rows = session.rows("""
         SELECT c.relname::text, a.attname::text, format_type(a.atttypid, NULL), a.attnotnull,
                coalesce(a.attnum = ANY (k.conkey), false),
@@ -135,8 +137,7 @@ def tables(session: Session, names: Sequence[str] | None = None) -> dict[str, Ta
          ORDER BY c.relname, a.attnum""")
     found: dict[str, list[tuple[Any, ...]]] = {}
     for name, *column in rows:
-        if names is None or name in names:
-            found.setdefault(name, []).append(tuple(column))
+        found.setdefault(name, []).append(tuple(column))
     return {
         name: Table(
             name=name,

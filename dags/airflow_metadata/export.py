@@ -1,5 +1,7 @@
 """Export: the whole metadata database as of one moment, to S3."""
 
+# ruff: noqa: S608 - SQL is made of the catalogue's names, quoted; values pass through literal()
+
 from __future__ import annotations
 
 import logging
@@ -7,7 +9,6 @@ import queue
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -54,9 +55,9 @@ class Plan:
 
 
 def export_metadata(run_id: str, dag_id: str, incarnation: str | None) -> dict[str, int]:
-    """Export everything under the id `run_id`; answers counts. The manifest is written last: without it, nothing counts.
+    """Export everything under the id `run_id`; answers counts.
 
-    Raises the errors of errors.py.
+    The manifest is written last: without it, nothing counts. Raises the errors of errors.py.
     """
     export_id = run_id
     if not _SAFE_RUN_ID.fullmatch(export_id):
@@ -131,11 +132,9 @@ def export_metadata(run_id: str, dag_id: str, incarnation: str | None) -> dict[s
 
 
 def _since(store: Store, settings: Settings) -> str | None:
-    """From when on history is new: the last verified export's watermark less the overlap; None is from the beginning."""
+    """From when on history is new: the last verified export's watermark; None is from the beginning."""
     verified = store.read_json(f"{settings.records}verified_export.json")
-    if not verified:
-        return None
-    return (datetime.fromisoformat(verified["watermark"]) - timedelta(minutes=history.OVERLAP_MINUTES)).isoformat()
+    return verified["watermark"] if verified else None
 
 
 def _plans(session: Session, found: dict[str, Table]) -> dict[str, Plan]:
@@ -149,7 +148,8 @@ def _plans(session: Session, found: dict[str, Table]) -> dict[str, Plan]:
         times = [] if rule.way == "exclude" else [c for c in table.columns if c.type.startswith("timestamp")]
         # ADBC wraps infinite and very distant times to garbage, and Python's datetime ends with the year 9999.
         distant = [
-            f"coalesce(bool_or({quote(c.name)} NOT BETWEEN '0001-01-01' AND '9999-12-31 23:59:59'), false)" for c in times
+            f"coalesce(bool_or({quote(c.name)} NOT BETWEEN '0001-01-01' AND '9999-12-31 23:59:59'), false)"
+            for c in times
         ]
         count, *flags = session.rows(f"SELECT {', '.join(['count(*)', *distant])} FROM {quote(name)}")[0]
         as_text = frozenset(column.name for column, flag in zip(times, flags, strict=True) if flag)
@@ -187,7 +187,7 @@ def _delivered(column: Column, as_text: bool) -> tuple[str, str]:
 def _snapshot_pieces(session: Session, found: dict[str, Table], plans: dict[str, Plan], prefix: str) -> list[Piece]:
     pieces = []
     for name, plan in plans.items():
-        if plan.rule.carried != "snapshot" or not plan.rows:
+        if plan.rule.carried != "snapshot":
             continue
         columns = [c for c in found[name].columns if c.name not in plan.rule.secret]
         selected: list[str] = []
@@ -250,7 +250,10 @@ def _write_secrets(
 
 
 def _write_pieces(dsn: str, snapshot: str, store: Store, pieces: list[Piece]) -> list[dict[str, Any]]:
-    """Write all files by parallel readers of one snapshot; answers the manifest's entries, empty files left out."""
+    """Write all files by parallel readers of one snapshot; answers the manifest's entries.
+
+    A snapshot's file is there even if the table is empty; history without news has none.
+    """
     waiting: queue.SimpleQueue[Piece] = queue.SimpleQueue()
     for piece in pieces:
         waiting.put(piece)
@@ -284,20 +287,17 @@ def _write_pieces(dsn: str, snapshot: str, store: Store, pieces: list[Piece]) ->
 def _write_piece(session: Session, store: Store, piece: Piece) -> dict[str, Any] | None:
     """Stream one query to one Parquet object, then have the database sum up the same rows."""
     upload = store.upload(piece.key)
-    writer: pq.ParquetWriter | None = None
     rows = 0
     try:
-        for batch in session.batches(piece.select):
-            if batch.num_rows == 0:
-                continue
-            if writer is None:
-                schema = pa.schema([pa.field(f.name, f.type) for f in batch.schema])
-                writer = pq.ParquetWriter(upload, schema, compression="zstd", compression_level=1)
-            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
-            rows += batch.num_rows
-        if writer is None:
+        with session.reader(piece.select) as reader:
+            schema = pa.schema([pa.field(f.name, f.type) for f in reader.schema])  # without the driver's metadata
+            with pq.ParquetWriter(upload, schema, compression="zstd", compression_level=1) as writer:
+                for batch in reader:
+                    if batch.num_rows:
+                        writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+                        rows += batch.num_rows
+        if not rows and piece.role == "history":  # nothing new: no file
             return None
-        writer.close()
         upload.publish()
     except BaseException:
         upload.abort()

@@ -3,6 +3,8 @@
 Times that a `timestamp[us]` of the year 1 to 9999 cannot hold (infinity) are null here; the snapshot has them as text.
 """
 
+# ruff: noqa: S608 - SQL is made of the catalogue's names, quoted; values pass through literal()
+
 from __future__ import annotations
 
 import json
@@ -303,9 +305,17 @@ def _without(newer: Born, older: Born) -> Iterator[Born]:
 
 
 def select(
-    history: History, source: Source, table: Table, constants: dict[str, str | None], since: str | None, born: Iterable[Born]
+    history: History,
+    source: Source,
+    table: Table,
+    constants: dict[str, str | None],
+    since: str | None,
+    born: Iterable[Born],
 ) -> str:
-    """The query that delivers one history table from one source, `t`; `constants` are those of EVERY_TABLE."""
+    """The query that delivers one history table from one source, `t`; `constants` are those of EVERY_TABLE.
+
+    `since` is the last watermark (ISO 8601); rows of the overlap before it are delivered once more.
+    """
     live = {column.name for column in table.columns}
     ranges = ", ".join(f"({b.first}, {b.last}, {b.shift}, {literal(b.incarnation)}::text)" for b in born)
     columns = [f"{literal(value)}::{EVERY_TABLE[name]} AS {quote(name)}" for name, value in constants.items()]
@@ -319,8 +329,14 @@ def select(
         if type_ == TIME:
             sql = f"CASE WHEN {sql} BETWEEN '0001-01-01 00:00+00' AND '9999-12-31 23:59:59.999999+00' THEN {sql} END"
         columns.append(f"({sql})::{type_} AS {quote(name)}")
-    join = f" LEFT JOIN (VALUES {ranges}) AS born(first, last, shift, incarnation) ON t.id BETWEEN born.first AND born.last"
-    changed = source.changed.format(since=f"{literal(since or '-infinity')}::timestamptz")
+    join = (
+        f" LEFT JOIN (VALUES {ranges}) AS born(first, last, shift, incarnation)"
+        " ON t.id BETWEEN born.first AND born.last"
+    )
+    start = (
+        f"{literal(since)}::timestamptz - interval '{OVERLAP_MINUTES} minutes'" if since else "'-infinity'::timestamptz"
+    )
+    changed = source.changed.format(since=f"({start})")
     return f"SELECT {', '.join(columns)} FROM {quote(table.name)} t{join if ranges else ''} WHERE {changed}"
 
 

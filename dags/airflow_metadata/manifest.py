@@ -42,5 +42,7 @@ def from_bytes(data: bytes, sha256: str, environment: str) -> dict[str, Any]:
     prefix = f"snapshots/environment={environment}/{manifest['export_id']}/"
     for entry in [*manifest["files"], manifest["secrets"]]:
         if not entry["key"].startswith(prefix):
-            raise RestoreRefused(f"The manifest names {entry['key']}, which lies outside {prefix}. Order another export.")
+            raise RestoreRefused(
+                f"The manifest names {entry['key']}, which lies outside {prefix}. Order another export."
+            )
     return manifest

@@ -5,6 +5,8 @@ is added beside them, every id moved by one offset per table. The scheduler and 
 that they lock (of dag and slot_pool) come last.
 """
 
+# ruff: noqa: S608 - SQL is made of the catalogue's names, quoted; values pass through literal()
+
 from __future__ import annotations
 
 import concurrent.futures
@@ -32,7 +34,12 @@ log = logging.getLogger(__name__)
 _MARGIN = 1000
 _LARGEST_ID = 2**31 - 1
 _OWN = ", ".join(map(literal, OWN_DAGS))
-_NEXT_RUN = ("next_dagrun", "next_dagrun_data_interval_start", "next_dagrun_data_interval_end", "next_dagrun_create_after")
+_NEXT_RUN = (
+    "next_dagrun",
+    "next_dagrun_data_interval_start",
+    "next_dagrun_data_interval_end",
+    "next_dagrun_create_after",
+)
 _DOWNLOADS = 4
 
 
@@ -114,7 +121,9 @@ def _check_schema(session: Session, live: dict[str, Table], document: dict[str, 
         name = entry["table"]
         rule = RULES.get(name)
         if rule is None or rule.way == "exclude" or name not in live:
-            raise RestoreRefused(f"The export carries table {name}, which has no place here. Deploy the DAGs that wrote it.")
+            raise RestoreRefused(
+                f"The export carries table {name}, which has no place here. Deploy the DAGs that wrote it."
+            )
         missing = {c for c in live[name].names if c not in rule.secret} ^ {column for column, _ in entry["schema"]}
         if missing:
             raise RestoreRefused(f"Columns of table {name} differ: {sorted(missing)}. Order another export.")
@@ -176,7 +185,7 @@ class _Restore:
                 self.touched.append(name)
         if self.lost and not self.accept_clashes:
             raise RestoreClash(
-                f"{len(self.lost)} rows of the export have no place in the live environment: {', '.join(self.lost[:20])}. "
+                f"{len(self.lost)} rows have no place in the live environment: {', '.join(self.lost[:20])}. "
                 "Delete the live rows, or order the restore with accept_clashes to keep the live ones."
             )
         for name in self.lost:
@@ -197,7 +206,7 @@ class _Restore:
         """Every carried row into temporary tables, as Arrow batches."""
         for entry in _snapshot_files(self.document):
             source = pq.ParquetFile(io.BytesIO(self.store.read_promised(entry)))
-            for group in range(source.num_row_groups):
+            for group in range(source.num_row_groups):  # an empty table has none
                 self.session.stage(f"staged_{entry['table']}", source.read_row_group(group))
         self._stage_secrets()
         for name, promised in self.document["tables"].items():
@@ -216,7 +225,9 @@ class _Restore:
         clear = secrets.unseal(self.store.read_promised(entry), self.settings.kms_key_arn, context)
         for name, rows in secrets.encrypted_again(clear, fernet()).items():
             if len(rows) != entry["rows"][name]:
-                raise CountsDiffer(f"{name}: {entry['rows'][name]} secrets were promised, {len(rows)} came. Order it again.")
+                raise CountsDiffer(
+                    f"{name}: {entry['rows'][name]} secrets were promised, {len(rows)} came. Order it again."
+                )
             if not rows:
                 continue
             if RULES[name].all_secret:
@@ -269,8 +280,9 @@ class _Restore:
             self.session.execute(f"UPDATE {_staged('trigger')} SET triggerer_id = NULL")
         if "task_instance" in self.staged:
             self.reset_tasks = self.session.execute(
-                f"""UPDATE {_staged('task_instance')} SET state = NULL, queued_by_job_id = NULL, job_id = NULL, pid = NULL,
-                external_executor_id = NULL, try_number = greatest(try_number - 1, 0), updated_at = now(),
+                f"""UPDATE {_staged("task_instance")} SET
+                state = NULL, queued_by_job_id = NULL, job_id = NULL, pid = NULL, external_executor_id = NULL,
+                try_number = greatest(try_number - 1, 0), updated_at = now(),
                 start_date = CASE WHEN state IN ('running', 'restarting') THEN NULL ELSE start_date END
                 WHERE state IN ('running', 'restarting', 'queued', 'scheduled')"""
             )
@@ -282,7 +294,7 @@ class _Restore:
         if "dag_run" not in self.staged:
             return
         self.session.execute(
-            f"""CREATE TEMP TABLE clash AS SELECT s.id, s.dag_id, s.run_id FROM {_staged('dag_run')} s
+            f"""CREATE TEMP TABLE clash AS SELECT s.id, s.dag_id, s.run_id FROM {_staged("dag_run")} s
             WHERE EXISTS (SELECT 1 FROM dag_run d WHERE d.dag_id = s.dag_id
                           AND (d.run_id = s.run_id OR d.execution_date = s.execution_date::timestamptz))"""
         )
@@ -303,7 +315,9 @@ class _Restore:
             first = current + _MARGIN
             last = first + high - low
             if last > _LARGEST_ID:
-                raise RestoreRefused(f"Ids of {name} are used up ({last}). Purge old rows with `airflow db clean` first.")
+                raise RestoreRefused(
+                    f"Ids of {name} are used up ({last}). Purge old rows with `airflow db clean` first."
+                )
             self.session.value(f"SELECT setval({literal(sequence)}, {last})")
             self.offsets[name] = Offset(first, last, first - low)
 
@@ -324,8 +338,8 @@ class _Restore:
             self.left[name] = left
         if placed + left != self.staged[name]:
             raise CountsDiffer(
-                f"Table {name}: of {self.staged[name]} rows {placed} were placed and {left} left. Nothing was committed; "
-                "see the task's log, then order it again."
+                f"Table {name}: of {self.staged[name]} rows {placed} were placed and {left} left. "
+                "Nothing was committed; see the task's log, then order it again."
             )
         log.info("%s: %d rows placed, %d left to the live environment", name, placed, left)
 
@@ -377,7 +391,9 @@ class _Restore:
         left = self.session.value(f"SELECT count(*) FROM {_staged(name)} s{joins} WHERE {clash} OR ({dangling})")
         if required:
             key = ", ".join(f"s.{quote(c)}::text" for c in self.live[name].key)
-            for row in self.session.rows(f"SELECT {key} FROM {_staged(name)} s{joins} WHERE NOT {clash} AND ({dangling})"):
+            for row in self.session.rows(
+                f"SELECT {key} FROM {_staged(name)} s{joins} WHERE NOT {clash} AND ({dangling})"
+            ):
                 self.lost.append(f"{name} {'/'.join(row)}, which refers to nothing")
         placed = self.session.execute(
             f"INSERT INTO {quote(name)} ({', '.join(map(quote, columns))}) "
@@ -409,16 +425,20 @@ class _Restore:
             changes = ", ".join(f"{c} = r.{c}" for c in others)
             mine, theirs = (", ".join(f"{a}.{c}" for c in others) for a in ("l", "r"))
             placed += self.session.execute(
-                f"UPDATE {quote(name)} l SET {changes} FROM {resolved} r WHERE {same} AND ({mine}) IS DISTINCT FROM ({theirs})"
+                f"UPDATE {quote(name)} l SET {changes} FROM {resolved} r "
+                f"WHERE {same} AND ({mine}) IS DISTINCT FROM ({theirs})"
             )
         inserted = list(columns)
         source = ", ".join(f"r.{quote(c)}" for c in columns)
         if name == "log_template":
             # New runs take the highest id: an old template must stay below the live ones.
-            inserted, source = ["id", *columns], f"(SELECT min(id) FROM log_template) - row_number() OVER (ORDER BY old DESC), {source}"
+            inserted, source = (
+                ["id", *columns],
+                f"(SELECT min(id) FROM log_template) - row_number() OVER (ORDER BY old DESC), {source}",
+            )
         placed += self.session.execute(
-            f"INSERT INTO {quote(name)} ({', '.join(map(quote, inserted))}) SELECT {source} FROM {resolved} r WHERE {missing} "
-            "ON CONFLICT DO NOTHING"
+            f"INSERT INTO {quote(name)} ({', '.join(map(quote, inserted))}) "
+            f"SELECT {source} FROM {resolved} r WHERE {missing} ON CONFLICT DO NOTHING"
         )
         if has_id:
             self.session.execute(
@@ -471,7 +491,8 @@ class _Restore:
             f"FROM {_staged('dag')} s JOIN unparsed u ON u.dag_id = s.dag_id"
         )
         own = self.session.value(
-            f"SELECT count(*) FROM {_staged('dag')} WHERE dag_id IN ({_OWN}) AND dag_id NOT IN (SELECT dag_id FROM unparsed)"
+            f"SELECT count(*) FROM {_staged('dag')} s WHERE dag_id IN ({_OWN}) "
+            "AND NOT EXISTS (SELECT 1 FROM unparsed u WHERE u.dag_id = s.dag_id)"
         )
         return updated + added, own
 

@@ -3,6 +3,8 @@
 Nothing here is logged, and no plaintext leaves memory.
 """
 
+# ruff: noqa: S608 - SQL is made of the catalogue's names, quoted; values pass through literal()
+
 from __future__ import annotations
 
 import json
@@ -73,9 +75,9 @@ def encrypted_again(secrets: Secrets, fernet: Any) -> Secrets:
     for name, columns in _ENCRYPTED.items():
         answer[name] = [dict(row) for row in secrets[name]]
         for row in answer[name]:
-            # Both flags of a connection are independent, and an empty value is never encrypted.
+            # As Airflow does it: an empty text is encrypted in a variable, and never in a connection.
             for column, flag in columns.items():
-                if row[column]:
+                if row[column] or (name == "variable" and row[column] is not None):
                     row[column], row[flag] = fernet.encrypt(row[column].encode()).decode(), protected
     answer["trigger"] = [
         {"id": row["id"], "kwargs": fernet.encrypt(row["kwargs"].encode()).decode()} for row in secrets["trigger"]
@@ -95,9 +97,7 @@ def seal(secrets: Secrets, kms_key_arn: str, encryption_context: dict[str, str])
 
 def unseal(sealed: bytes, kms_key_arn: str, encryption_context: dict[str, str]) -> Secrets:
     """Inverse of seal(). Raises ObjectChanged if the ciphertext was made for another environment or export."""
-    plain, header = _client().decrypt(
-        source=sealed, key_provider=StrictAwsKmsMasterKeyProvider(key_ids=[kms_key_arn])
-    )
+    plain, header = _client().decrypt(source=sealed, key_provider=StrictAwsKmsMasterKeyProvider(key_ids=[kms_key_arn]))
     if not encryption_context.items() <= header.encryption_context.items():
         raise ObjectChanged("secrets.enc belongs to another export. Restore another export.")
     return dict(json.loads(plain))

@@ -81,8 +81,10 @@ class Upload(io.RawIOBase):
 def _version_of(answer: dict[str, Any], target: dict[str, str]) -> str:
     version = answer.get("VersionId")
     if not version:
-        raise ObjectChanged(f"Bucket {target['Bucket']} keeps no versions, so that {target['Key']} could change later. "
-                            "Turn on versioning for the bucket.")
+        raise ObjectChanged(
+            f"Bucket {target['Bucket']} keeps no versions, so that {target['Key']} could change later. "
+            "Turn on versioning for the bucket."
+        )
     return str(version)
 
 

@@ -101,10 +101,10 @@ RULES: dict[str, Rule] = {
     "dag_schedule_dataset_reference": Rule("of dag", references={"dataset_id": "dataset"}),
     "dag_schedule_dataset_alias_reference": Rule("of dag", references={"alias_id": "dataset_alias"}),
     "task_outlet_dataset_reference": Rule("of dag", references={"dataset_id": "dataset"}),
-    "dataset_dag_run_queue": Rule(
-        "merge", key=("dataset_id", "target_dag_id"), references={"dataset_id": "dataset"}
+    "dataset_dag_run_queue": Rule("merge", key=("dataset_id", "target_dag_id"), references={"dataset_id": "dataset"}),
+    "alembic_version": Rule(
+        "exclude", reason="the schema's revision: noted in the manifest, compared before a restore"
     ),
-    "alembic_version": Rule("exclude", reason="the schema's revision: noted in the manifest, compared before a restore"),
     "alembic_version_fab": Rule("exclude", reason="the revision of the users' schema: made by the new environment"),
     "ab_register_user": Rule("exclude", reason="half-finished registrations with a password each: register again"),
     "callback_request": Rule("exclude", reason="callbacks waiting for the parser, with paths of the old machine"),
@@ -112,7 +112,9 @@ RULES: dict[str, Rule] = {
     "dag_pickle": Rule("exclude", reason="pickled DAGs: made anew on demand"),
     "dag_priority_parsing_request": Rule("exclude", reason="requests to parse a file first: all files are parsed anew"),
     "dag_warning": Rule("exclude", reason="warnings of the parser: written anew when the DAG files are parsed"),
-    "import_error": Rule("exclude", reason="errors of the parser: found anew when the DAG files are parsed (kept as history)"),
+    "import_error": Rule(
+        "exclude", reason="errors of the parser: found anew when the DAG files are parsed (kept as history)"
+    ),
     "serialized_dag": Rule("exclude", reason="parsed DAGs: written anew when the DAG files are parsed"),
     "session": Rule("exclude", reason="web sessions: made anew at login"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from cryptography.fernet import Fernet
 from moto.server import ThreadedMotoServer
 
 from tests.engine import evening
+
+logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto tells every request
 
 ROOT = Path(__file__).resolve().parents[2]
 AIRFLOW = ROOT / ".venv-airflow" / "bin"
@@ -107,11 +110,12 @@ class Worker:
         )
 
     def ask(self, call: str, environ: dict[str, str], **arguments: Any) -> Any:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         command = {"call": call, "environ": environ, "log": str(self.log), **arguments}
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        answer = json.loads(self._process.stdout.readline() or '{"error": "WorkerDied", "message": "see its log"}')
         if "error" in answer:
             raise TaskFailed(answer["error"], answer["message"])
         return answer["result"]
@@ -160,7 +164,7 @@ class Bucket:
             aws_secret_access_key="testing",
         )
 
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
@@ -188,7 +192,7 @@ class Bucket:
             },
         )
 
-    def order(self, restore_id: str, export_id: str, **changes: Any) -> None:
+    def order(self, restore_id: str, export_id: str, changes: dict[str, Any] | None = None) -> None:
         """What the core does in the morning before it starts the restore."""
         key = f"snapshots/environment={ENVIRONMENT}/{export_id}/manifest.json"
         answer = self.s3.get_object(Bucket=self.name, Key=key)
@@ -201,7 +205,7 @@ class Bucket:
             "incarnation": "2026-11-23T07:00:00+00:00",
             "ordered_at": "2026-11-23T07:30:00+00:00",
         }
-        self.write_json(f"environments/{ENVIRONMENT}/restore_order.json", order | changes)
+        self.write_json(f"environments/{ENVIRONMENT}/restore_order.json", order | (changes or {}))
 
 
 @pytest.fixture
@@ -255,11 +259,11 @@ class Airflow:
         """Run a piece of Python in this Airflow; it leaves `answer`."""
         return self.worker.ask("python", self.environ, source=source)
 
-    def restored_from(self, other: Airflow, export_id: str, restore_id: str = "morning-1") -> dict[str, int]:
+    def restored_from(self, other: Airflow, export_id: str) -> dict[str, int]:
         """The whole night: export there, order, restore here."""
         other.export(export_id)
-        self.bucket.order(restore_id, export_id)
-        return self.restore(restore_id)
+        self.bucket.order("morning-1", export_id)
+        return self.restore("morning-1")
 
     def fill(self) -> None:
         """An evening: rows in every table, with the awkward values that people and programs leave."""
@@ -269,12 +273,15 @@ class Airflow:
         """A fresh morning: what a new environment writes by itself before the restore."""
         evening.wake(self.connection)
 
-    def close(self) -> None:
+    def drop(self, server: Any) -> None:
         self.connection.close()
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
 
 
 @pytest.fixture
 def make(worker: Worker, template: str, postgres: Any, bucket: Bucket) -> Iterator[Any]:
+    """Makes an environment's database by its name."""
     made: list[Airflow] = []
 
     def airflow(name: str) -> Airflow:
@@ -283,9 +290,7 @@ def make(worker: Worker, template: str, postgres: Any, bucket: Bucket) -> Iterat
 
     yield airflow
     for each in made:
-        each.close()
-        with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {each.database} WITH (FORCE)")
+        each.drop(postgres)
 
 
 @pytest.fixture
@@ -302,3 +307,23 @@ def morning_airflow(make: Any) -> Airflow:
     made: Airflow = make("morning")
     made.wake()
     return made
+
+
+@pytest.fixture(scope="session")
+def asleep(worker: Worker, template: str, postgres: Any, cloud: str) -> Iterator[Airflow]:
+    """An environment as it was when it was exported, as EXPORT, into a bucket of its own: not to be changed."""
+    made = Airflow(worker, postgres, Bucket(cloud), "asleep")
+    made.fill()
+    made.export(evening.EXPORTER[1])
+    yield made
+    made.drop(postgres)
+
+
+@pytest.fixture
+def awake(asleep: Airflow, worker: Worker, postgres: Any) -> Iterator[Airflow]:
+    """The new environment to which the memory of `asleep` belongs: restore is ordered as morning-1."""
+    made = Airflow(worker, postgres, asleep.bucket, "awake")
+    made.wake()
+    asleep.bucket.order("morning-1", evening.EXPORTER[1])
+    yield made
+    made.drop(postgres)

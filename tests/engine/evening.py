@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a row of test data reads best in one line
 """Rows for a metadata database of Airflow 2.11: an evening with everything in it, and a fresh morning."""
 
 from __future__ import annotations
@@ -46,12 +47,26 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
     for table, first in (("dataset", 20), ("task_fail", 60), ("task_reschedule", 8), ("ab_user", 77), ("ab_role", 50)):
         run(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {first - 1})")
 
-    run("INSERT INTO log_template (filename, elasticsearch_id, created_at) VALUES ('old/{{ ti.task_id }}.log', 'x', %s)", DAY)
+    run(
+        "INSERT INTO log_template (filename, elasticsearch_id, created_at) VALUES ('old/{{ ti.task_id }}.log', 'x', %s)",
+        DAY,
+    )
     many(
         "ab_user",
         "first_name last_name username password active email last_login login_count created_on created_by_fk",
         [
-            ("Ada", AWKWARD, "ada", SECRETS["hash"], True, "ada@example.com", datetime(2026, 1, 1), 3, datetime(2025, 1, 1), None),
+            (
+                "Ada",
+                AWKWARD,
+                "ada",
+                SECRETS["hash"],
+                True,
+                "ada@example.com",
+                naive(2026),
+                3,
+                naive(2025),
+                None,
+            ),
             ("Bob", "", "bob", None, False, "bob@example.com", None, None, None, 77),
         ],
     )
@@ -73,7 +88,9 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
         "INSERT INTO ab_register_user (first_name, last_name, username, password, email) VALUES ('e', 'v', 'eve', %s, 'eve@x')",
         SECRETS["registration"],
     )
-    run("INSERT INTO session (session_id, data, expiry) VALUES ('s', %s, now()::timestamp)", SECRETS["session"].encode())
+    run(
+        "INSERT INTO session (session_id, data, expiry) VALUES ('s', %s, now()::timestamp)", SECRETS["session"].encode()
+    )
 
     for dag_id in ("etl.daily", "producer", "consumer", "late_file", "gone", *("db_export_dag", "db_restore_dag")):
         dag(connection, dag_id, paused=not dag_id.startswith("db_"), active=dag_id != "gone")
@@ -96,7 +113,11 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
         [(DAY, 1, '{"path": "/old"}', "TaskCallbackRequest")],
     )
 
-    many("dataset", "uri extra created_at updated_at is_orphaned", [("s3://one", "null", DAY, DAY, False), ("s3://two", '{"a": 1}', DAY, DAY, False)])
+    many(
+        "dataset",
+        "uri extra created_at updated_at is_orphaned",
+        [("s3://one", "null", DAY, DAY, False), ("s3://two", '{"a": 1}', DAY, DAY, False)],
+    )
     run("INSERT INTO dataset_alias (name) VALUES ('alias-one')")
     run("INSERT INTO dataset_alias_dataset SELECT a.id, d.id FROM dataset_alias a, dataset d WHERE d.uri = 's3://one'")
     for table in ("dag_schedule_dataset_reference", "task_outlet_dataset_reference"):
@@ -128,17 +149,48 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
     many(
         "trigger",
         "id classpath kwargs created_date triggerer_id",
-        [(41, "airflow.triggers.X", fernet.encrypt(kwargs.encode()).decode(), DAY, 901), (42, "airflow.triggers.Y", kwargs, DAY, None)],
+        [
+            (41, "airflow.triggers.X", fernet.encrypt(kwargs.encode()).decode(), DAY, 901),
+            (42, "airflow.triggers.Y", kwargs, DAY, None),
+        ],
     )
     many(
         "dag_run",
         "id dag_id run_id execution_date state run_type external_trigger conf creating_job_id log_template_id updated_at clear_number queued_at",
         [
-            (700, "etl.daily", "scheduled__1", at(1), "success", "scheduled", False, PICKLE, 900, template(connection), at(1), 0, at(1)),
+            (
+                700,
+                "etl.daily",
+                "scheduled__1",
+                at(1),
+                "success",
+                "scheduled",
+                False,
+                PICKLE,
+                900,
+                template(connection),
+                at(1),
+                0,
+                at(1),
+            ),
             (701, "etl.daily", AWKWARD, at(2), "failed", "manual", True, None, 17, None, at(2), 3, None),
             (702, "etl.daily", "queued", at(3), "queued", "manual", True, b"", None, None, None, 0, at(3)),
             (703, "etl.daily", "running", at(4), "running", "scheduled", False, PICKLE, 900, None, at(4), 0, at(4)),
-            (704, "consumer", "dataset__1", at(5), "success", "dataset_triggered", False, PICKLE, 900, None, at(5), 0, at(5)),
+            (
+                704,
+                "consumer",
+                "dataset__1",
+                at(5),
+                "success",
+                "dataset_triggered",
+                False,
+                PICKLE,
+                900,
+                None,
+                at(5),
+                0,
+                at(5),
+            ),
             (705, *EXPORTER, at(6), "running", "manual", True, PICKLE, None, None, at(6), 0, at(6)),
             (706, "db_restore_dag", "morning-1", at(7), "success", "manual", True, PICKLE, None, None, at(7), 0, at(7)),
         ],
@@ -167,13 +219,36 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
         )
         deferred = state == "deferred"
         row = (
-            *(dag_id, run_id, task_id, index, state, number, job, queued_by, trigger, duration, DAY, None, "default_pool", 1),
-            *(OPERATOR_CONFIG, at(8), "celery-id", datetime(2026, 11, 23) if deferred else None),
-            *("execute_complete" if deferred else None, "{}" if deferred else "null", "", 4711, 2),
+            *(
+                dag_id,
+                run_id,
+                task_id,
+                index,
+                state,
+                number,
+                job,
+                queued_by,
+                trigger,
+                duration,
+                DAY,
+                None,
+                "default_pool",
+                1,
+            ),
+            *(OPERATOR_CONFIG, at(8), "celery-id", naive(2027) if deferred else None),
+            *(
+                "execute_complete" if deferred else None,
+                json.dumps({"__var": {}, "__type": "dict"}) if deferred else "null",
+                "",
+                4711,
+                2,
+            ),
         )
         many("task_instance", columns, [row])
         if task_id in ("mapped", "retries"):
-            history = f"dag_id, run_id, task_id, map_index, job_id, queued_by_job_id, pool, pool_slots, duration, max_tries"
+            history = (
+                "dag_id, run_id, task_id, map_index, job_id, queued_by_job_id, pool, pool_slots, duration, max_tries"
+            )
             run(
                 f"INSERT INTO task_instance_history ({history}, try_number, state, trigger_id, updated_at, executor_config) "
                 f"SELECT {history}, 1, 'failed', 40, %s, executor_config FROM task_instance "
@@ -181,8 +256,16 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
                 at(7), dag_id, task_id, index,
             )  # fmt: skip
     first = ("etl.daily", "scheduled__1", "done", -1)
-    many("task_fail", "dag_id run_id task_id map_index start_date end_date duration", [(*first, DAY, None, None), ("etl.daily", "scheduled__1", "mapped", 1, DAY, DAY, 5)])
-    many("task_reschedule", "dag_id run_id task_id map_index try_number start_date end_date duration reschedule_date", [("etl.daily", "running", "waits", -1, 1, DAY, DAY, 5, DAY)])
+    many(
+        "task_fail",
+        "dag_id run_id task_id map_index start_date end_date duration",
+        [(*first, DAY, None, None), ("etl.daily", "scheduled__1", "mapped", 1, DAY, DAY, 5)],
+    )
+    many(
+        "task_reschedule",
+        "dag_id run_id task_id map_index try_number start_date end_date duration reschedule_date",
+        [("etl.daily", "running", "waits", -1, 1, DAY, DAY, 5, DAY)],
+    )
     many("task_map", "dag_id run_id task_id map_index length keys", [(*first, 2, '["ü", null]')])
     xcoms = [("return_value", b'{"a": null}'), (AWKWARD, bytes(range(256))), ("empty", b""), ("none", None)]
     many(
@@ -191,9 +274,21 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
         [(700, *first, key, value, DAY) for key, value in xcoms]
         + [(706, "db_restore_dag", "morning-1", "restore_db", -1, "return_value", b"1", DAY)],
     )
-    many("rendered_task_instance_fields", "dag_id run_id task_id map_index rendered_fields k8s_pod_yaml", [(*first, json.dumps({"cmd": AWKWARD}), "null")])
-    many("dag_run_note", "dag_run_id user_id content created_at updated_at", [(700, 77, AWKWARD, DAY, DAY), (701, None, "", DAY, DAY)])
-    many("task_instance_note", "dag_id run_id task_id map_index user_id content created_at updated_at", [(*first, 78, None, DAY, DAY)])
+    many(
+        "rendered_task_instance_fields",
+        "dag_id run_id task_id map_index rendered_fields k8s_pod_yaml",
+        [(*first, json.dumps({"cmd": AWKWARD}), "null")],
+    )
+    many(
+        "dag_run_note",
+        "dag_run_id user_id content created_at updated_at",
+        [(700, 77, AWKWARD, DAY, DAY), (701, None, "", DAY, DAY)],
+    )
+    many(
+        "task_instance_note",
+        "dag_id run_id task_id map_index user_id content created_at updated_at",
+        [(*first, 78, None, DAY, DAY)],
+    )
     many(
         "dataset_event",
         "id dataset_id extra source_task_id source_dag_id source_run_id source_map_index timestamp",
@@ -201,13 +296,22 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
     )
     many("dagrun_dataset_event", "dag_run_id event_id", [(704, 30), (704, 31)])
     run("INSERT INTO dataset_alias_dataset_event SELECT id, 30 FROM dataset_alias")
-    many("sla_miss", "task_id dag_id execution_date email_sent timestamp description notification_sent", [("t", "etl.daily", at(1), None, None, AWKWARD, False)])
+    many(
+        "sla_miss",
+        "task_id dag_id execution_date email_sent timestamp description notification_sent",
+        [("t", "etl.daily", at(1), None, None, AWKWARD, False)],
+    )
     many(
         "log",
         "dttm dag_id task_id map_index event execution_date run_id owner owner_display_name extra try_number",
-        [(DAY, "etl.daily", "done", -1, "success", at(1), "scheduled__1", "ada", None, AWKWARD, 1), (None, None, None, None, "", None, None, "", "", "", None)],
+        [
+            (DAY, "etl.daily", "done", -1, "success", at(1), "scheduled__1", "ada", None, AWKWARD, 1),
+            (None, None, None, None, "", None, None, "", "", "", None),
+        ],
     )
-    many("slot_pool", "pool slots description include_deferred", [("small", -1, AWKWARD, True), (AWKWARD, 0, "", False)])
+    many(
+        "slot_pool", "pool slots description include_deferred", [("small", -1, AWKWARD, True), (AWKWARD, 0, "", False)]
+    )
     run("UPDATE slot_pool SET slots = 7, description = 'changed by hand' WHERE pool = 'default_pool'")
     many(
         "variable",
@@ -228,6 +332,8 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
             ("aws_default", "aws", None, None, None, None, sealed["password"], None, True, False, '{"region": "x"}'),
         ],
     )
+    for table in ("job", "dag_run", "trigger", "dataset_event"):
+        run(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))")
 
 
 def wake(connection: psycopg.Connection[Any]) -> None:
@@ -239,13 +345,19 @@ def wake(connection: psycopg.Connection[Any]) -> None:
     for dag_id in ("etl.daily", "consumer", "new_file", "db_export_dag", "db_restore_dag"):
         dag(connection, dag_id, paused=not dag_id.startswith("db_"), active=True)
     run("INSERT INTO dag_tag VALUES ('nightly', 'etl.daily')")
-    run("INSERT INTO dataset (uri, extra, created_at, updated_at, is_orphaned) SELECT u, '{}', now(), now(), false FROM unnest(ARRAY['s3://two', 's3://one']) u")
+    run(
+        "INSERT INTO dataset (uri, extra, created_at, updated_at, is_orphaned) SELECT u, '{}', now(), now(), false FROM unnest(ARRAY['s3://two', 's3://one']) u"
+    )
     run(
         "INSERT INTO dag_schedule_dataset_reference (dataset_id, dag_id, created_at, updated_at) "
         "SELECT id, 'consumer', now(), now() FROM dataset"
     )
-    run("INSERT INTO job (job_type, state, start_date, latest_heartbeat) VALUES ('SchedulerJob', 'running', now(), now())")
-    run("INSERT INTO job (job_type, state, dag_id, start_date) VALUES ('LocalTaskJob', 'running', 'db_restore_dag', now())")
+    run(
+        "INSERT INTO job (job_type, state, start_date, latest_heartbeat) VALUES ('SchedulerJob', 'running', now(), now())"
+    )
+    run(
+        "INSERT INTO job (job_type, state, dag_id, start_date) VALUES ('LocalTaskJob', 'running', 'db_restore_dag', now())"
+    )
     run(
         "INSERT INTO dag_run (dag_id, run_id, execution_date, state, run_type, clear_number, updated_at) "
         "VALUES ('db_restore_dag', 'morning-1', now(), 'running', 'manual', 0, now())"
@@ -254,8 +366,12 @@ def wake(connection: psycopg.Connection[Any]) -> None:
         "INSERT INTO task_instance (dag_id, run_id, task_id, map_index, state, try_number, job_id, pool, pool_slots, updated_at) "
         "VALUES ('db_restore_dag', 'morning-1', 'restore_db', -1, 'running', 1, 2, 'default_pool', 1, now())"
     )
-    run("INSERT INTO log (dttm, event, dag_id, owner) SELECT now(), 'running', 'db_restore_dag', 'x' FROM generate_series(1, 3)")
-    run("INSERT INTO connection (conn_id, conn_type, is_encrypted, is_extra_encrypted) VALUES ('aws_default', 'aws', false, false)")
+    run(
+        "INSERT INTO log (dttm, event, dag_id, owner) SELECT now(), 'running', 'db_restore_dag', 'x' FROM generate_series(1, 3)"
+    )
+    run(
+        "INSERT INTO connection (conn_id, conn_type, is_encrypted, is_extra_encrypted) VALUES ('aws_default', 'aws', false, false)"
+    )
     run("INSERT INTO session (session_id, data) VALUES ('live', '')")
 
 
@@ -271,6 +387,11 @@ def dag(connection: psycopg.Connection[Any], dag_id: str, *, paused: bool, activ
 def at(hour: int) -> datetime:
     """A time of that day, with microseconds that no double holds exactly."""
     return DAY.replace(hour=hour, minute=59, second=59, microsecond=999_999 - hour)
+
+
+def naive(year: int) -> datetime:
+    """A time without zone, as some columns have it."""
+    return datetime(year, 1, 1)  # noqa: DTZ001
 
 
 def template(connection: psycopg.Connection[Any]) -> Any:

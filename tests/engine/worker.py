@@ -11,14 +11,20 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
-import airflow.models
-import airflow_metadata.export
-import airflow_metadata.restore
-from airflow import settings
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what Airflow prints, even as it is imported, must not end up among the answers
+
+import airflow.models  # noqa: E402
+import airflow_metadata.export  # noqa: E402
+import airflow_metadata.restore  # noqa: E402
+import boto3  # noqa: E402
+from airflow import settings  # noqa: E402
 
 airflow.models.import_all_models()
+boto3.client("s3")  # its description takes long to read; the tasks inherit it
 
 
 def call(command: dict[str, Any]) -> Any:
@@ -35,25 +41,23 @@ def call(command: dict[str, Any]) -> Any:
 
 
 def answer(command: dict[str, Any]) -> dict[str, Any]:
-    with open(command["log"], "a") as log:
+    with Path(command["log"]).open("a") as log:
         os.dup2(log.fileno(), 2)
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, force=True)
         try:
             return {"result": call(command)}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a task raises, the test gets to see
             traceback.print_exc()
             return {"error": type(error).__name__, "message": str(error)}
 
 
 def main() -> None:
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what Airflow prints must not end up among the answers
     for line in sys.stdin:
         command = json.loads(line)
         child = os.fork()
         if child == 0:
-            out.write(json.dumps(answer(command)) + "\n")
-            out.flush()
+            answers.write(json.dumps(answer(command)) + "\n")
+            answers.flush()
             os._exit(0)
         os.waitpid(child, 0)
 

@@ -1,0 +1,352 @@
+"""A restore into a new environment that is alive: everything comes back, and what lives there stays."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.engine.conftest import INCARNATION, TaskFailed
+from tests.engine.evening import EXPORTER, SECRETS
+from tests.engine.portrait import portrait, whole
+
+EXPORT = EXPORTER[1]
+OWN = "dag_id IN ('db_export_dag', 'db_restore_dag')"
+IN_FLIGHT = "task_id IN ('is_running', 'is_queued', 'is_scheduled')"
+# Tables whose rows all come back, and which of them are told apart in tests of their own.
+HISTORY = {
+    "dag_run": f"NOT {OWN}",
+    "task_instance": f"NOT {OWN} AND NOT {IN_FLIGHT}",
+    "task_instance_history": "true",
+    "task_fail": "true",
+    "task_reschedule": "true",
+    "task_map": "true",
+    "xcom": f"NOT {OWN}",
+    "rendered_task_instance_fields": "true",
+    "dag_run_note": "true",
+    "task_instance_note": "true",
+    "dataset_event": "true",
+    "dagrun_dataset_event": "true",
+    "dataset_alias_dataset": "true",
+    "dataset_alias_dataset_event": "true",
+    "job": "hostname <> 'old-host'",  # the others were running
+    "log": "event NOT IN ('transient_mwaa_restore')",
+    "sla_miss": "true",
+}
+# Tables where the same natural key is the same thing, and all of the evening's are there in the morning.
+SAME = ("variable", "slot_pool", "ab_user_role", "ab_role", "ab_permission_view_role", "dataset_alias", "log_template")
+
+
+def test_every_row_comes_back_and_every_reference_with_it(asleep: Any, awake: Any) -> None:
+    before = {table: portrait(awake, table, where) for table, where in HISTORY.items()}
+    awake.restore("morning-1")
+    for table, where in HISTORY.items():
+        # Notes and tries refer to jobs, some purged: a number that means nothing becomes null on both sides.
+        expected = portrait(asleep, table, where)
+        assert expected, table
+        assert portrait(awake, table, where) - before[table] == expected, table
+    for table in SAME:
+        without = ("created_at",) if table == "log_template" else ()
+        missing = portrait(asleep, table, without=without) - portrait(awake, table, without=without)
+        assert not missing, table
+
+
+def test_every_table_of_the_schema_is_accounted_for(asleep: Any) -> None:
+    rules = asleep.python(
+        "import airflow_metadata.tables as t; answer = {n: [r.way, r.references] for n, r in t.RULES.items()}"
+    )
+    live = set(asleep.tables())
+    assert live - rules.keys() == set()
+    # Rules come in an order in which every foreign key is there before the row that needs it.
+    order = list(rules)
+    for table, column, target in asleep.rows(
+        "SELECT conrelid::regclass::text, pg_get_constraintdef(oid), confrelid::regclass::text FROM pg_constraint "
+        "WHERE contype = 'f' AND connamespace = 'public'::regnamespace"
+    ):
+        if rules[table][0] != "exclude" and table != target:
+            assert order.index(target) < order.index(table), (table, column)
+    for way, references in rules.values():
+        assert set(references.values()) <= live, way
+
+
+def test_what_lives_stays(asleep: Any, awake: Any) -> None:
+    tables = ["dag_run", "task_instance", "job", "log", "session", "dag_tag", "dataset", "ab_role"]
+    before = {table: portrait(awake, table) for table in tables}
+    ids = {table: set(awake.rows(f"SELECT id FROM {table}")) for table in ("dag_run", "job", "log", "dataset")}
+    awake.restore("morning-1")
+    for table in tables:
+        assert not before[table] - portrait(awake, table), table
+    for table, live in ids.items():
+        assert live <= set(awake.rows(f"SELECT id FROM {table}"))
+    # And what it writes next gets an id of its own.
+    awake.run("INSERT INTO log (dttm, event) VALUES (now(), 'next')")
+    awake.run("INSERT INTO job (job_type, state) VALUES ('X', 'running')")
+    assert awake.value("SELECT id = (SELECT max(id) FROM log) FROM log WHERE event = 'next'")
+
+
+def test_secrets_come_back_under_the_new_key(asleep: Any, awake: Any) -> None:
+    awake.restore("morning-1")
+    for table, without in (("connection", ()), ("variable", ()), ("trigger", ("triggerer_id",))):
+        assert portrait(awake, table, without=without) == portrait(asleep, table, without=without)
+    stored = [row[0] for row in awake.rows("SELECT val FROM variable WHERE is_encrypted ORDER BY key")]
+    assert len(stored) == 3, "also the one that lay in clear is protected now"
+    # Airflow itself reads them.
+    answer = awake.python(
+        "from airflow.models import Connection, Trigger, Variable\n"
+        "from airflow.utils.session import create_session\n"
+        "with create_session() as session:\n"
+        "    found = session.query(Connection).filter_by(conn_id='db').one()\n"
+        "    keys = ('plain', 'secret', 'empty', 'none')\n"
+        "    variables = {v.key: v.get_val() for v in session.query(Variable)}\n"
+        "    kwargs = [t.kwargs for t in session.query(Trigger)]\n"
+        "    answer = [found.password, found.extra, [variables[k] for k in keys], kwargs]"
+    )
+    assert answer[:2] == [SECRETS["password"], SECRETS["extra"]]
+    assert answer[2] == ["in clear", SECRETS["variable"], "", None]
+    assert answer[3] == [{"token": SECRETS["trigger"]}] * 2
+    assert awake.value("SELECT password FROM ab_user WHERE username = 'ada'") == SECRETS["hash"]
+
+
+def test_dags_have_yesterdays_state_also_those_not_parsed_yet(asleep: Any, awake: Any) -> None:
+    awake.run("UPDATE dag SET is_paused = false WHERE dag_id = 'consumer'")
+    awake.restore("morning-1")
+    state = {row[0]: row[1:] for row in awake.rows("SELECT dag_id, is_paused, is_active, next_dagrun FROM dag")}
+    evening = asleep.value("SELECT next_dagrun FROM dag WHERE dag_id = 'etl.daily'")
+    assert state["etl.daily"] == (True, True, evening)
+    assert state["consumer"][:2] == (True, True), "the evening's value wins"
+    assert state["late_file"][:2] == (True, False), "inactive until the parser finds it"
+    assert state["gone"][:2] == (True, False)
+    assert state["new_file"][:2] == (True, True)
+    assert state["db_restore_dag"][:2] == (False, True), "own DAGs are never paused"
+    tags = {tuple(row) for row in awake.rows("SELECT dag_id, name FROM dag_tag")}
+    assert tags >= {tuple(row) for row in asleep.rows("SELECT dag_id, name FROM dag_tag")}
+    waiting = (
+        "SELECT d.uri, q.target_dag_id FROM dataset_dag_run_queue q JOIN dataset d ON d.id = q.dataset_id ORDER BY 2"
+    )
+    assert awake.rows(waiting) == [("s3://one", "consumer"), ("s3://one", "late_file")]
+
+
+def test_an_event_for_a_dag_that_no_longer_waits_is_left_out(asleep: Any, awake: Any) -> None:
+    awake.run("DELETE FROM dag_schedule_dataset_reference")
+    answer = awake.restore("morning-1")
+    assert answer["clashes"] == 0
+    assert awake.rows("SELECT target_dag_id FROM dataset_dag_run_queue") == [("late_file",)]
+
+
+def test_pools_have_yesterdays_slots_and_users_their_roles(asleep: Any, awake: Any) -> None:
+    awake.restore("morning-1")
+    assert awake.value("SELECT slots FROM slot_pool WHERE pool = 'default_pool'") == 7
+    roles = (
+        "SELECT r.name FROM ab_user_role x JOIN ab_user u ON u.id = user_id JOIN ab_role r ON r.id = role_id ORDER BY 1"
+    )
+    assert awake.rows(roles) == [("Admin",), ("night watch",)]
+    made_by = "SELECT m.username FROM ab_user u JOIN ab_user m ON m.id = u.created_by_fk WHERE u.username = 'bob'"
+    assert awake.value(made_by) == "ada"
+
+
+def test_a_user_who_logged_in_already_stays_and_keeps_the_notes(asleep: Any, awake: Any) -> None:
+    awake.run(
+        "INSERT INTO ab_user (id, first_name, last_name, username, email) VALUES (3, 'New', 'Ada', 'ada', 'ada@new')"
+    )
+    awake.restore("morning-1")
+    assert awake.rows("SELECT id, email FROM ab_user WHERE username = 'ada'") == [(3, "ada@new")]
+    assert awake.value("SELECT user_id FROM dag_run_note WHERE user_id IS NOT NULL") == 3
+
+
+def test_an_old_log_template_never_becomes_the_live_one(asleep: Any, awake: Any) -> None:
+    live = awake.value("SELECT filename FROM log_template ORDER BY id DESC LIMIT 1")
+    awake.restore("morning-1")
+    assert awake.value("SELECT filename FROM log_template ORDER BY id DESC LIMIT 1") == live
+    used = (
+        "SELECT t.filename FROM dag_run r JOIN log_template t ON t.id = r.log_template_id WHERE run_id = 'scheduled__1'"
+    )
+    assert awake.value(used) == "old/{{ ti.task_id }}.log"
+
+
+def test_what_was_under_way_is_scheduled_again_under_the_same_try(asleep: Any, awake: Any) -> None:
+    answer = awake.restore("morning-1")
+    assert answer["reset_tasks"] == 3
+    rows = awake.rows(
+        "SELECT task_id, state, try_number, job_id, queued_by_job_id, pid, external_executor_id FROM task_instance "
+        "WHERE task_id IN ('is_running', 'is_queued', 'is_scheduled') ORDER BY 1"
+    )
+    empty = (None, None, None, None)
+    assert rows == [("is_queued", None, 0, *empty), ("is_running", None, 1, *empty), ("is_scheduled", None, 0, *empty)]
+    states = dict(awake.rows("SELECT task_id, state FROM task_instance WHERE run_id = 'running'"))
+    assert {states["is_deferred"], states["retries"], states["waits"]} == {
+        "deferred",
+        "up_for_retry",
+        "up_for_reschedule",
+    }
+    assert awake.value("SELECT count(*) FROM trigger WHERE triggerer_id IS NOT NULL") == 0
+    assert awake.value("SELECT count(*) FROM job WHERE state = 'running'") == 2, "the live ones only"
+    assert dict(awake.rows("SELECT run_id, state FROM dag_run WHERE dag_id = 'etl.daily'"))["queued"] == "queued"
+
+
+def test_the_exporting_run_ends_in_success(asleep: Any, awake: Any) -> None:
+    awake.restore("morning-1")
+    sql = "SELECT r.state, t.state, j.state, t.end_date = r.end_date, t.duration > 0 FROM dag_run r "
+    sql += "JOIN task_instance t USING (dag_id, run_id) JOIN job j ON j.id = t.job_id WHERE t.dag_id = 'db_export_dag'"
+    assert awake.rows(sql) == [("success", "success", "success", True, True)]
+
+
+def test_references_to_purged_rows_do_not_point_at_live_ones(asleep: Any, awake: Any) -> None:
+    # The mapped task of try 3 names jobs 5 and 6, long purged; the live environment has, or will have, such jobs.
+    awake.run("INSERT INTO job (job_type, state) SELECT 'Live', 'running' FROM generate_series(1, 3000)")
+    awake.restore("morning-1")
+    assert awake.rows("SELECT job_id, queued_by_job_id FROM task_instance WHERE map_index = 1") == [(None, None)]
+    sql = "SELECT count(*) FROM task_instance t JOIN job j ON j.id IN (t.job_id, t.queued_by_job_id) "
+    sql += "WHERE job_type = 'Live'"
+    assert awake.value(sql) == 0
+
+
+def test_a_second_restore_changes_nothing(asleep: Any, awake: Any) -> None:
+    first = awake.restore("morning-1")
+    assert first["already_restored"] == 0
+    before = whole(awake)
+    assert awake.restore("morning-1") == {"already_restored": 1, "rows": 0}
+    asleep.bucket.order("morning-2", EXPORT)
+    assert awake.restore("morning-2") == {"already_restored": 1, "rows": 0}
+    assert whole(awake) == before
+
+
+def test_a_run_that_exists_live_stops_the_restore_and_is_named(asleep: Any, awake: Any) -> None:
+    run = "INSERT INTO dag_run (dag_id, run_id, execution_date, run_type, clear_number) "
+    awake.run(run + "VALUES ('etl.daily', 'scheduled__1', now(), 'scheduled', 0)")
+    awake.run(run + "SELECT 'consumer', 'other name', '2026-11-22 05:59:59.999994+00', 'scheduled', 0")
+    before = whole(awake)
+    with pytest.raises(TaskFailed, match=r"RestoreClash.*dataset__1 of consumer.*scheduled__1 of etl\.daily"):
+        awake.restore("morning-1")
+    assert whole(awake) == before
+    # A person may decide that the live runs win.
+    asleep.bucket.order("morning-1", EXPORT, {"accept_clashes": True})
+    assert awake.restore("morning-1")["clashes"] == 2
+    assert awake.value("SELECT count(*) FROM task_instance WHERE run_id = 'scheduled__1'") == 0
+    assert awake.value("SELECT count(*) FROM task_instance WHERE run_id = 'running'") == 7
+    assert awake.value("SELECT count(*) FROM dagrun_dataset_event") == 0
+
+
+def test_a_user_whose_address_is_taken_is_named(asleep: Any, awake: Any) -> None:
+    awake.run(
+        "INSERT INTO ab_user (id, first_name, last_name, username, email) VALUES (3, 'x', 'x', 'xx', 'bob@example.com')"
+    )
+    with pytest.raises(TaskFailed, match=r"RestoreClash.*ab_user bob"):
+        awake.restore("morning-1")
+
+
+def test_nothing_happens_without_an_order_for_this_very_run(asleep: Any, awake: Any) -> None:
+    before = whole(awake)
+    with pytest.raises(TaskFailed, match=r"RestoreRefused.*spin_up"):
+        awake.restore("by-hand")
+    asleep.bucket.order("morning-1", EXPORT, {"export_id": "another"})
+    with pytest.raises(TaskFailed, match=r"RestoreRefused.*names export another"):
+        awake.restore("morning-1")
+    awake.environ["AIRFLOW__TRANSIENT_MWAA__ENVIRONMENT"] = "prod"
+    with pytest.raises(TaskFailed, match=r"RestoreRefused.*environments/prod/"):
+        awake.restore("morning-1")
+    order = json.loads(asleep.bucket.read("environments/dev/restore_order.json"))
+    asleep.bucket.write_json("environments/prod/restore_order.json", order)
+    with pytest.raises(TaskFailed, match=r"RestoreRefused.*environment dev, and this is prod"):
+        awake.restore("morning-1")
+    assert whole(awake) == before
+
+
+@pytest.mark.parametrize("change", ["manifest", "file", "gone", "secrets"])
+def test_a_changed_object_is_refused_before_the_first_row(
+    evening_airflow: Any, morning_airflow: Any, bucket: Any, change: str
+) -> None:
+    evening_airflow.export(EXPORT)
+    document = bucket.manifest(EXPORT)
+    key = document["files"][0]["key"].split(EXPORT)[0] + f"{EXPORT}/manifest.json"
+    run = next(f for f in document["files"] if f["table"] == "task_instance" and f["role"] == "snapshot")
+    if change == "gone":
+        bucket.s3.delete_object(Bucket=bucket.name, Key=run["key"], VersionId=run["version_id"])
+    else:
+        entry = document["secrets"] if change == "secrets" else run
+        data = bytearray(bucket.read(entry["key"]))
+        data[len(data) // 2] ^= 1
+        entry["version_id"] = bucket.s3.put_object(Bucket=bucket.name, Key=entry["key"], Body=bytes(data))["VersionId"]
+        bucket.write_json(key, document)
+    bucket.order("morning-1", EXPORT, {"manifest_sha256": "0" * 64} if change == "manifest" else {})
+    before = whole(morning_airflow)
+    sequence = morning_airflow.value("SELECT last_value FROM job_id_seq")
+    with pytest.raises(TaskFailed, match=r"ObjectChanged"):
+        morning_airflow.restore("morning-1")
+    assert whole(morning_airflow) == before
+    assert morning_airflow.value("SELECT last_value FROM job_id_seq") == sequence
+
+
+def test_a_file_written_over_later_does_no_harm(evening_airflow: Any, morning_airflow: Any, bucket: Any) -> None:
+    evening_airflow.export(EXPORT)
+    bucket.order("morning-1", EXPORT)
+    for entry in bucket.manifest(EXPORT)["files"]:
+        bucket.s3.put_object(Bucket=bucket.name, Key=entry["key"], Body=b"something else")
+    assert morning_airflow.restore("morning-1")["already_restored"] == 0
+
+
+def test_another_schema_revision_is_refused(asleep: Any, awake: Any) -> None:
+    awake.run("UPDATE alembic_version SET version_num = 'abcdef'")
+    before = whole(awake)
+    with pytest.raises(TaskFailed, match=r"RestoreRefused.*5f2621c13b39 \(Airflow 2.11.2\).*abcdef"):
+        awake.restore("morning-1")
+    assert whole(awake) == before
+
+
+def test_a_failure_in_the_middle_leaves_nothing(asleep: Any, awake: Any) -> None:
+    awake.run("ALTER TABLE sla_miss ADD CHECK (dag_id <> 'etl.daily')")
+    before = whole(awake)
+    with pytest.raises(TaskFailed):
+        awake.restore("morning-1")
+    assert whole(awake) == before
+    awake.run("ALTER TABLE sla_miss DROP CONSTRAINT sla_miss_dag_id_check")
+    assert awake.restore("morning-1")["already_restored"] == 0
+
+
+def test_times_that_travelled_as_text_are_times_again(evening_airflow: Any, morning_airflow: Any) -> None:
+    evening_airflow.run("UPDATE dag_run SET start_date = 'infinity', end_date = '44000-01-01' WHERE run_id = 'queued'")
+    morning_airflow.restored_from(evening_airflow, EXPORT)
+    found = morning_airflow.rows("SELECT start_date::text, end_date::text FROM dag_run WHERE run_id = 'queued'")
+    assert found == [("infinity", "44000-01-01 00:00:00+00")]
+
+
+def test_an_empty_evening_can_be_restored(make: Any, morning_airflow: Any) -> None:
+    assert morning_airflow.restored_from(make("empty"), EXPORT)["already_restored"] == 0
+
+
+def history(bucket: Any, export_id: str, table: str) -> list[dict[str, Any]]:
+    files = [f for f in bucket.manifest(export_id)["files"] if f["table"] == table and f["role"] == "history"]
+    return [row for file in files for row in bucket.parquet(file).to_pylist()]
+
+
+def test_the_second_generation_is_equal_to_the_first(
+    evening_airflow: Any, morning_airflow: Any, make: Any, bucket: Any
+) -> None:
+    morning_airflow.restored_from(evening_airflow, EXPORT)
+    bucket.verify(EXPORT)
+    second = "2026-11-23T08:00:00+00:00"
+    morning_airflow.export("night-2", incarnation=second)
+    later = make("later")
+    later.wake()
+    bucket.order("morning-2", "night-2")
+    later.restore("morning-2")
+    for table, where in HISTORY.items():
+        assert not portrait(evening_airflow, table, where) - portrait(later, table, where), table
+    assert portrait(later, "variable") == portrait(evening_airflow, "variable")
+
+    # History counts once: after two restores a row still has the key under which it first entered the lake.
+    later.export("night-3", incarnation="2026-11-24T08:00:00+00:00")
+    bucket.s3.delete_object(Bucket=bucket.name, Key="environments/dev/verified_export.json")
+    later.export("night-3-whole", incarnation="2026-11-24T08:00:00+00:00")
+    for table in ("log", "job", "dataset_event"):
+        first = {(row["incarnation"], row["id"]): row for row in history(bucket, EXPORT, table)}
+        whole_history = history(bucket, "night-3-whole", table)
+        keys = Counter((row["incarnation"], row["id"]) for row in whole_history)
+        assert max(keys.values()) == 1, table
+        assert first.keys() <= keys.keys(), table
+        assert {incarnation for incarnation, _ in first} == {INCARNATION}
+    born = {row["incarnation"] for row in history(bucket, "night-3-whole", "log")}
+    assert born == {INCARNATION, second, "2026-11-24T08:00:00+00:00"}
+    markers = later.rows("SELECT extra FROM log WHERE event = 'transient_mwaa_restore' ORDER BY id")
+    assert [json.loads(extra)["export_id"] for (extra,) in markers] == [EXPORT, "night-2"]
