@@ -22,13 +22,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psutil
 import psycopg
 import requests
 from cryptography.fernet import Fernet
 
 from local.airflow_protocol import AirflowFailed
+from local.execution_role import client
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set: we place sockets ourselves
@@ -64,7 +64,7 @@ class ProcessAirflow:
     """An `Airflow` of PostgreSQL, scheduler with LocalExecutor, triggerer and web server, which end when we do.
 
     home/logs   of components and, below tasks/, of tasks: outlives stop(), as log groups do
-    home/data   database, DAGs, plugins: gone after stop()
+    home/data   DAGs and plugins: gone after stop(), like the database (in a folder below the machine's temporary one)
 
     Of the bucket it takes the DAG folder (every two seconds) and plugins.zip (at the start). requirements.txt and the
     startup script are not run: the packages are those of `python`, whose Airflow must be of the minor version that was
@@ -94,9 +94,11 @@ class ProcessAirflow:
         self.webserver_url: str | None = None
         self.fernet_key = Fernet.generate_key().decode()
         self.login = ("admin", secrets.token_urlsafe(24))
+        self.fernet_key = Fernet.generate_key().decode()
+        """Another one for each creation, as on MWAA."""
         self.seconds: dict[str, float] = {}
         """How long each part of the start took, since start()."""
-        self._sockets = Path()
+        self._run_folder = Path()
         self._host: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._commands = itertools.count(1)
@@ -127,15 +129,21 @@ class ProcessAirflow:
     def _start(self, deadline: float, done: Any) -> None:
         for folder in (self.logs / "tasks", self.data / "dags", self.data / "plugins", self.data / "airflow"):
             folder.mkdir(parents=True, exist_ok=True)
-        # A Unix socket's path may have about 100 characters, and a home is often longer.
-        self._sockets = Path(tempfile.mkdtemp(prefix="mwaa-"))
-        self._sockets.chmod(0o711)
+        # The database needs a short path (a Unix socket's may have about 100 characters) that PostgreSQL's own user may
+        # enter: under root, a home below a private folder would be neither.
+        self._run_folder = Path(tempfile.mkdtemp(prefix="mwaa-"))
+        self._run_folder.chmod(0o711)
 
         template = self.migrated_databases / f"airflow-{self.version}-postgresql-{POSTGRES_VERSION}"
         migrated = template.is_dir()
         self._start_host(template if migrated else None)
         self._install_plugins()
-        sync = DagSync(self._s3(), self._bucket(), str(self.environment.get("DagS3Path") or "dags"), self.data / "dags")
+        sync = DagSync(
+            client("s3", self.environ),
+            self._bucket(),
+            str(self.environment.get("DagS3Path") or "dags"),
+            self.data / "dags",
+        )
         sync.once()
         self._await_postgres(deadline)
         done("postgres")
@@ -159,14 +167,14 @@ class ProcessAirflow:
         done("healthy")
 
     def _start_host(self, template: Path | None) -> None:
-        postgres = self.data / "postgres"
+        postgres = self._run_folder / "data"
         if template:
             subprocess.run(["cp", "-a", str(template), str(postgres)], check=True)
         else:
             postgres.mkdir()
         server = PostgresServer(postgres, postgres_version=POSTGRES_VERSION)
         server.ensure_pgdata_inited()  # initdb unless there is a database; as root, opens the path to pgserver's user
-        sockets = self._sockets / "postgres"
+        sockets = self._run_folder / "postgres"
         sockets.mkdir()
         if server.system_user:
             shutil.chown(sockets, server.system_user)
@@ -181,8 +189,8 @@ class ProcessAirflow:
             ],
             "postgres_user": server.system_user,
             "logs": str(self.logs),
-            "socket": str(self._sockets / "host"),
-            "remove": [str(self.data), str(self._sockets)],
+            "socket": str(self._run_folder / "host"),
+            "remove": [str(self.data), str(self._run_folder)],
         }
         self._server = server
         (self.data / "host.json").write_text(json.dumps(spec))
@@ -230,7 +238,7 @@ class ProcessAirflow:
 
     def _await_postgres(self, deadline: float) -> None:
         """Waits for PostgreSQL and, in a fresh one, makes database and role: no superuser, just as on MWAA."""
-        uri = f"postgresql://postgres@/postgres?host={self._sockets / 'postgres'}"
+        uri = f"postgresql://postgres@/postgres?host={self._run_folder / 'postgres'}"
         while True:
             try:
                 with psycopg.connect(uri, autocommit=True) as connection:
@@ -242,7 +250,7 @@ class ProcessAirflow:
                 self._still(deadline, f"PostgreSQL does not answer: {error}")
 
     def _await_host(self, deadline: float) -> None:
-        while not (self._sockets / "host").exists():
+        while not (self._run_folder / "host").exists():
             self._still(deadline, "Airflow could not be imported.")
 
     def _await_health(self, deadline: float) -> None:
@@ -274,7 +282,7 @@ class ProcessAirflow:
     def _keep(self, template: Path) -> None:
         """Copies the migrated, running database for the next creation. The move is atomic: two creations may race."""
         template.parent.mkdir(parents=True, exist_ok=True)
-        copy = Path(tempfile.mkdtemp(prefix="copy-", dir=self.data))
+        copy = Path(tempfile.mkdtemp(prefix="copy-", dir=self._run_folder))
         if self._server.system_user:
             shutil.chown(copy, self._server.system_user)
         subprocess.run(
@@ -284,7 +292,7 @@ class ProcessAirflow:
                     "-U",
                     "postgres",
                     "-h",
-                    str(self._sockets / "postgres"),
+                    str(self._run_folder / "postgres"),
                 ),
                 *("-D", str(copy), "--checkpoint=fast", "--wal-method=fetch", "--no-sync", "--no-manifest"),
             ],
@@ -302,15 +310,6 @@ class ProcessAirflow:
 
     # -- the bucket ----------------------------------------------------------------------------------------------------
 
-    def _s3(self) -> Any:
-        session = boto3.Session(
-            aws_access_key_id=self.environ.get("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=self.environ.get("AWS_SECRET_ACCESS_KEY"),
-            aws_session_token=self.environ.get("AWS_SESSION_TOKEN"),
-            region_name=self.environ.get("AWS_REGION") or self.environ.get("AWS_DEFAULT_REGION"),
-        )
-        return session.client("s3", endpoint_url=self.environ.get("AWS_ENDPOINT_URL"))
-
     def _bucket(self) -> str:
         return str(self.environment["SourceBucketArn"]).rsplit(":", 1)[-1]
 
@@ -318,7 +317,9 @@ class ProcessAirflow:
         if path := self.environment.get("PluginsS3Path"):
             version = self.environment.get("PluginsS3ObjectVersion")
             which = {"Bucket": self._bucket(), "Key": path} | ({"VersionId": version} if version else {})
-            zipfile.ZipFile(io.BytesIO(self._s3().get_object(**which)["Body"].read())).extractall(self.data / "plugins")
+            zipfile.ZipFile(io.BytesIO(client("s3", self.environ).get_object(**which)["Body"].read())).extractall(
+                self.data / "plugins"
+            )
 
     def _keep_dags_in_sync(self, sync: DagSync) -> None:
         while not self._stopping.wait(SECONDS_BETWEEN_SYNCS):
@@ -353,7 +354,7 @@ class ProcessAirflow:
     def _ask(self, request: dict[str, Any], seconds: float = 30) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(seconds)
-            connection.connect(str(self._sockets / "host"))
+            connection.connect(str(self._run_folder / "host"))
             connection.sendall(json.dumps(request).encode() + b"\n")
             reply = connection.makefile("rb").readline()
         if not reply:
@@ -380,8 +381,8 @@ class ProcessAirflow:
                 end(self._host)
                 self._host = None
             shutil.rmtree(self.data, ignore_errors=True)  # the host has done so, unless it was never started
-            if self._sockets != Path():
-                shutil.rmtree(self._sockets, ignore_errors=True)
+            if self._run_folder != Path():
+                shutil.rmtree(self._run_folder, ignore_errors=True)
             self._session.close()
 
 

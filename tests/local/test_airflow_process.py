@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 from moto.server import ThreadedMotoServer
 
+from local.airflow_in_memory import DagFolder, InMemoryAirflow, Task
 from local.airflow_process import ProcessAirflow
 from local.airflow_protocol import AirflowFailed
 
@@ -144,6 +146,163 @@ def test_the_dag_folder_follows_the_bucket(airflow: ProcessAirflow, s3: Any):
     until(lambda: not (airflow.data / "dags/more/later.py").exists())
 
 
+FAMILY = """
+import pendulum
+from airflow.datasets import Dataset
+from airflow.decorators import dag, task
+
+START = pendulum.datetime(2026, 1, 1)
+
+@dag(schedule=None, start_date=START, is_paused_upon_creation=False)
+def maker():
+    @task(outlets=[Dataset("s3://made")])
+    def make(): pass
+    make()
+
+@dag(schedule=[Dataset("s3://made")], start_date=START, is_paused_upon_creation=False)
+def taker():
+    @task
+    def take(): pass
+    take()
+
+@dag(schedule="@hourly", start_date=START, catchup=False)
+def hourly():
+    @task
+    def work(): pass
+    work()
+
+maker()
+taker()
+hourly()
+"""
+COMMANDS = [
+    "version",
+    "dags trigger maker -r one -c '{\"a\": 1}' -o json",
+    "dags trigger maker -r one -o json",
+    "dags trigger maker -r two -c nonsense -o json",
+    "dags trigger nobody -r one -o json",
+    "dags pause --treat-dag-id-as-regex -y -o json '^(hello|hourly|maker)$'",
+    "dags pause --treat-dag-id-as-regex -y -o json '^(hello|hourly|maker)$'",
+    "dags unpause --treat-dag-id-as-regex -y -o json '^(hello|maker)$'",
+    "dags unpause -y -o json '^(hello|maker)$'",
+    "dags list -o json",
+    "dags list-runs -d taker -o json",
+    "dags list-runs -d nobody -o json",
+    "dags list-import-errors -o json",
+    "nonsense",
+]
+CALLS: list[tuple[str, str, dict[str, Any], Any]] = [
+    ("GET", "/health", {}, None),
+    ("GET", "/version", {}, None),
+    ("GET", "/dags", {"limit": 100, "offset": 0, "order_by": "dag_id"}, None),
+    ("GET", "/dags", {"limit": 2, "offset": 3}, None),
+    ("GET", "/dags", {"only_active": "true", "paused": "true"}, None),
+    ("GET", "/dags/maker", {}, None),
+    ("GET", "/dags/nobody", {}, None),
+    ("PATCH", "/dags/hourly", {}, {"is_paused": True}),
+    ("PATCH", "/dags/nobody", {}, {"is_paused": True}),
+    ("PATCH", "/dags/maker", {}, {"is_paused": "perhaps"}),
+    ("POST", "/dags/~/dagRuns/list", {}, {"states": ["success"]}),
+    ("POST", "/dags/~/dagRuns/list", {}, {"states": ["queued", "running"], "page_limit": 100, "page_offset": 0}),
+    ("POST", "/dags/~/dagRuns/list", {}, {"dag_ids": ["maker"], "page_limit": 1}),
+    ("POST", "/dags/~/dagRuns/list", {}, {"nonsense": 1}),
+    ("GET", "/dags/~/dagRuns", {"limit": 1}, None),
+    ("GET", "/dags/maker/dagRuns", {}, None),
+    ("GET", "/dags/maker/dagRuns/one", {}, None),
+    ("GET", "/dags/maker/dagRuns/two", {}, None),
+    ("POST", "/dags/~/dagRuns/~/taskInstances/list", {}, {"state": ["success"], "page_limit": 1}),
+    ("POST", "/dags/~/dagRuns/~/taskInstances/list", {}, {"state": ["running", "deferred"]}),
+    ("POST", "/dags/~/dagRuns/~/taskInstances/list", {}, {"nonsense": 1}),
+    ("GET", "/dags/maker/dagRuns/one/taskInstances", {}, None),
+    ("GET", "/variables", {"limit": 1}, None),
+    ("GET", "/connections", {"limit": 1}, None),
+    ("GET", "/pools", {"limit": 1}, None),
+    ("GET", "/eventLogs", {"limit": 1, "order_by": "-event_log_id"}, None),
+    ("GET", "/eventLogs", {"limit": 1, "order_by": "-id"}, None),
+    ("GET", "/eventLogs", {"limit": 1, "after": "2026-01-01T00:00:00+00:00", "dag_id": "maker"}, None),
+    ("GET", "/importErrors", {"limit": 100}, None),
+    ("GET", "/datasets", {"limit": 1}, None),
+    ("GET", "/assets", {"limit": 1}, None),
+]
+FREE = {"rendered_fields", "schedule_interval"}  # what differs by the kind of operator and of schedule
+COUNTED = ("/eventLogs",)  # the real one writes more events than are modelled
+
+
+def test_the_stand_in_answers_like_the_real_one(airflow: ProcessAirflow, s3: Any, tmp_path: Path):
+    until(lambda: airflow.rest("GET", "/dags/later", {}, None)[1].get("is_active") is not True)
+    folder = DagFolder()
+    for dag_id in ("db_export_dag", "db_restore_dag"):
+        folder.remove(dag_id)
+    soon = timedelta(milliseconds=10)
+    folder.add("hello", tasks=(Task("say", soon),), paused_upon_creation=False)
+    folder.add("maker", tasks=(Task("make", soon, produces=("s3://made",)),), paused_upon_creation=False)
+    folder.add("taker", tasks=(Task("take", soon),), after=("s3://made",), paused_upon_creation=False)
+    folder.add("hourly", every=timedelta(hours=1))
+    folder.add("broken")
+    folder.breaks("broken")
+    stand_in = InMemoryAirflow(name="dev", environment={}, environ={}, home=tmp_path, folder=folder)
+    stand_in.start()
+    stand_in.trigger("hello", "first-run")
+    s3.put_object(Bucket=BUCKET, Key="dags/family.py", Body=FAMILY)
+    s3.put_object(Bucket=BUCKET, Key="dags/broken.py", Body="from airflow import DAG\n1 / 0\n")
+    until(lambda: airflow.rest("GET", "/dags/hourly", {}, None)[0] == 200)
+    until(lambda: airflow.rest("GET", "/importErrors", {}, None)[1]["total_entries"])
+    for each in (airflow, stand_in):
+        assert each.cli("variables set key value")[0] == 0
+        assert each.cli("connections add there --conn-type http")[0] == 0
+
+    for command in COMMANDS:
+        real, modelled = printed(airflow.cli(command)), printed(stand_in.cli(command))
+        assert modelled == real, command
+        if "-r one -c" in command:
+            for each in (airflow, stand_in):
+                until(
+                    lambda each=each: each.rest("GET", "/dags/taker/dagRuns", {"state": "success"}, None)[1]["dag_runs"]
+                )
+    for method, path, query, body in CALLS:
+        answers = [each.rest(method, path, query, body) for each in (airflow, stand_in)]
+        (real_status, real_answer), (modelled_status, modelled_answer) = answers
+        assert modelled_status == real_status, path
+        assert differences(real_answer, modelled_answer) == [], path
+        if not path.startswith(COUNTED):
+            assert modelled_answer.get("total_entries") == real_answer.get("total_entries"), (path, query, body)
+
+
+def printed(answer: tuple[int, str, str]) -> tuple[Any, ...]:
+    """Exit code, JSON (its rows without what differs by time and folder) and the name of the error."""
+    code, stdout, stderr = answer
+    *noise, last = stdout.splitlines() or [""]
+    error = stderr.splitlines()[-1].split(":")[0] if code and stderr else ""
+    if code == 2:  # the usage, which goes on for pages
+        return code, "", error
+    try:
+        rows = json.loads(last)
+    except ValueError:
+        return code, last if "INFO" not in last else "", error
+    assert noise
+    assert noise[0].startswith("[20")
+    constant = ("dag_id", "is_paused", "state", "conf", "run_type", "external_trigger", "dag_run_id")
+    return code, [(sorted(row), [row.get(name) for name in constant]) for row in rows], error
+
+
+def differences(real: Any, modelled: Any, where: str = "") -> list[str]:
+    """Where keys or types differ; null goes with everything, and of lists the first element is compared."""
+    if real is None or modelled is None or where.rsplit(".", 1)[-1] in FREE:
+        return []
+    if type(real) is not type(modelled):
+        return [f"{where}: {real!r}, modelled as {modelled!r}"]
+    if isinstance(real, dict):
+        missing = [f"{where}: only one of both has {name}" for name in sorted(real.keys() ^ modelled.keys())]
+        return missing + [
+            found
+            for name in real.keys() & modelled.keys()
+            for found in differences(real[name], modelled[name], f"{where}.{name}")
+        ]
+    if isinstance(real, list) and bool(real) != bool(modelled):
+        return [f"{where}: {len(real)} elements, modelled as {len(modelled)}"]
+    return differences(real[0], modelled[0], f"{where}[]") if isinstance(real, list) and real else []
+
+
 def test_a_component_that_dies_comes_back(airflow: ProcessAirflow):
     old = airflow._ask({"serving": True})["triggerer"]
     psutil.Process(old).kill()
@@ -188,6 +347,7 @@ def test_nothing_outlives_a_killed_parent(make: Callable[..., ProcessAirflow], e
 STARTS = """
 import json, sys, time
 from pathlib import Path
+from local.airflow_in_memory import DagFolder, InMemoryAirflow, Task
 from local.airflow_process import ProcessAirflow
 environment, environ, home = json.loads(sys.argv[1])
 airflow = ProcessAirflow(name="dev", environment=environment, environ=environ, home=Path(home))
