@@ -290,12 +290,8 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
         if row["data"] and not json.loads(row["data"]).get("dag", {}).get("catchup", False)
     }
 
-    def moved_on(was: Row, now: Row | None) -> bool:
-        return (
-            was["dag_id"] in without_catchup
-            and now is not None
-            and (now["next_dagrun"] or "") >= (was["next_dagrun"] or "")
-        )
+    def recomputed(was: Row, now: Row | None) -> bool:
+        return was["dag_id"] in without_catchup and now is not None and now["next_dagrun"] is not None
 
     finalised = "the export's own run: restored as ended at its snapshot, in which it was running"
     later = "written by the export's own run after its snapshot"
@@ -309,11 +305,11 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
         _Rule("dag", "where the DAG's file lies and when it was parsed: the parser's notes", frozenset(parsing)),
         _Rule(
             "dag",
-            "without catchup the parser moves the next run to the present",
+            "without catchup every parse, also of a paused DAG, moves the next run to the present",
             frozenset(
                 f"next_dagrun{part}" for part in ("", "_data_interval_start", "_data_interval_end", "_create_after")
             ),
-            moved_on,
+            recomputed,
         ),
         _Rule("dag_run", finalised, frozenset(run_columns), own),
         _Rule("task_instance", finalised, frozenset(restarted), own),

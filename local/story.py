@@ -134,6 +134,7 @@ class Story:
             Tags={"team": "sales", "cost-centre": "4711"},
         )
         self.people = People(self.cloud.client("mwaa"), ENVIRONMENT)
+        self.airflow_version = self._airflow().version
 
     def _make_bucket(self) -> None:
         s3 = self.cloud.client("s3")

@@ -16,8 +16,6 @@ from local.cloud import LocalCloud
 from local.glue import LocalSpark
 from sample import customer_activity
 
-pytestmark = pytest.mark.local
-
 SCRIPTS = Path(__file__).parents[2] / "sample/glue"
 
 
@@ -63,6 +61,7 @@ for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
 """
 
 
+@pytest.mark.cycle
 def test_the_real_scripts_make_parquet_and_an_aggregate(cloud: LocalCloud, tmp_path: Path) -> None:
     customer_activity.write(tmp_path / "activity.csv", rows=500)
     s3 = cloud.client("s3")
@@ -87,6 +86,7 @@ def spark_is_any_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.glue.shutil.which", lambda *_, **__: "/usr/bin/java")
 
 
+@pytest.mark.local
 def test_inputs_are_fetched_and_the_output_prefix_is_replaced(
     cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +102,7 @@ def test_inputs_are_fetched_and_the_output_prefix_is_replaced(
     assert s3.get_object(Bucket="data", Key="single/in.txt")["Body"].read() == b"IN.TXT"
 
 
+@pytest.mark.local
 def test_a_script_that_fails_fails_the_run_and_leaves_the_output(
     cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,12 +115,14 @@ def test_a_script_that_fails_fails_the_run_and_leaves_the_output(
     assert cloud.client("s3").head_object(Bucket="data", Key="out/old.txt")
 
 
+@pytest.mark.local
 def test_a_missing_input_fails_the_run(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     spark_is_any_python(monkeypatch)
     run = run_job(cloud, COPY, "not-there.csv", "out/")
     assert (run["JobRunState"], "Nothing lies at s3://data/not-there.csv" in run["ErrorMessage"]) == ("FAILED", True)
 
 
+@pytest.mark.local
 def test_without_java_the_run_says_that_it_was_simulated(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.glue.shutil.which", lambda *_, **__: None)
     run = run_job(cloud, COPY, "not-there.csv", "out/")
@@ -127,5 +130,6 @@ def test_without_java_the_run_says_that_it_was_simulated(cloud: LocalCloud, monk
     assert run["ErrorMessage"] == "Simulated, the script was not run: no Java here."
 
 
+@pytest.mark.local
 def test_the_sample_is_the_same_every_time() -> None:
     assert customer_activity.activities(100) == customer_activity.activities(200)[:100]
