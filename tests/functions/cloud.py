@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import boto3
 import trustme
 from moto import mock_aws
 from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_api._internal import mock_random
 
 from local import moto_seams
 from local.mwaa.models import Site, mwaa_backends, open_site
@@ -24,6 +27,21 @@ CONTEXT = SimpleNamespace(
 AUTHORITY = trustme.CA()
 PASSWORD = "hunter2-in-configuration"
 ME = "arn:aws:states:us-east-1:123456789012:execution:spin-up:now"
+
+
+VARIABLES = {
+    "DATA_BUCKET": "data",
+    "RECORDS_TABLE": "records",
+    "KEY_ARN": "",
+    "TIME_ZONE": "Europe/Berlin",
+    "WAKE_AT": "06:30",
+    "READY_BY": "08:00",
+    "WORK_DAYS": "MON-FRI",
+    "HOLIDAYS": "DE-BW",
+    "EXTRA_HOLIDAYS": "2026-12-24",
+    "DRAIN_POLICY": "postpone",
+    "DRAIN_MINUTES": "30",
+}
 
 
 class Waiting:
@@ -53,6 +71,9 @@ class Cloud:
         self.monkeypatch = monkeypatch
         self.airflow = TinyAirflow()
         self.home = home
+        mock_random.seed(0)  # the same ids in each test, so that warm functions stay right
+        for name, value in VARIABLES.items():
+            monkeypatch.setenv(name, value)
         AUTHORITY.cert_pem.write_to_path(home / "ca.pem")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(home / "ca.pem"))
         monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
@@ -74,7 +95,7 @@ class Cloud:
         self._build()
 
     def client(self, service):
-        return boto3.client(service, region_name=REGION)
+        return client(service)
 
     def _build(self):
         s3, ec2, iam = self.client("s3"), self.client("ec2"), self.client("iam")
@@ -98,21 +119,7 @@ class Cloud:
             AttributeDefinitions=[{"AttributeName": "environment", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        variables = {
-            "DATA_BUCKET": "data",
-            "RECORDS_TABLE": "records",
-            "KEY_ARN": key,
-            "TIME_ZONE": "Europe/Berlin",
-            "WAKE_AT": "06:30",
-            "READY_BY": "08:00",
-            "WORK_DAYS": "MON-FRI",
-            "HOLIDAYS": "DE-BW",
-            "EXTRA_HOLIDAYS": "2026-12-24",
-            "DRAIN_POLICY": "postpone",
-            "DRAIN_MINUTES": "30",
-        }
-        for name, value in variables.items():
-            self.monkeypatch.setenv(name, value)
+        self.monkeypatch.setenv("KEY_ARN", key)
         self.request = {
             "Name": "dev",
             "ExecutionRoleArn": role,
@@ -161,17 +168,34 @@ class Cloud:
             item["Key"] for item in self.client("s3").list_objects_v2(Bucket="data", Prefix=prefix).get("Contents", [])
         ]
 
-    def function(self, name, **variables):
-        """The handler in a fresh module, as after a cold start."""
+    def module(self, name, **variables):
+        """A function's module; loaded once for the same variables, as in a warm Lambda."""
         for variable, value in variables.items():
             self.monkeypatch.setenv(variable, value)
-        spec = importlib.util.spec_from_file_location(f"function_{name}", FUNCTIONS / name / "app.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return lambda event: json.loads(json.dumps(module.handler(event, CONTEXT)))
+        return warm(name, tuple(os.environ[variable] for variable in VARIABLES))
+
+    def function(self, name, **variables):
+        """Its handler, with events and answers that went through JSON."""
+        module = self.module(name, **variables)
+        return lambda event: json.loads(json.dumps(module.handler(json.loads(json.dumps(event)), CONTEXT)))
 
     def call(self, function, **event):
         return self.function(function)({"environment": "dev", **event})
+
+
+@cache
+def warm(name, _variables):
+    """A function's module, loaded by its path as Lambda loads it."""
+    spec = importlib.util.spec_from_file_location(f"function_{name}", FUNCTIONS / name / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def client(service):
+    """Moto answers a client of any test; making one is what takes long."""
+    return boto3.client(service, region_name=REGION)
 
 
 @contextmanager

@@ -1,0 +1,264 @@
+"""The functions that speak with Airflow: its REST API and CLI stand behind the local MWAA."""
+
+import json
+
+import pytest
+
+from tests.functions.cloud import ME, ago, standing
+from tests.functions.tiny_airflow import TinyAirflow
+from transient_mwaa.aws import passing
+from transient_mwaa.aws.airflow_rest import AirflowRest
+from transient_mwaa.domain.errors import (
+    DagNotFound,
+    DagRunFailed,
+    DagRunNotFound,
+    DagsStillMissing,
+    RestApiUnavailable,
+    RestoreRefused,
+    StillBusy,
+)
+
+pytestmark = pytest.mark.functions
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    with standing(tmp_path, monkeypatch) as cloud:
+        cloud.create()
+        yield cloud
+
+
+def quiesce(cloud, since=0, give_up=-8, **variables):
+    event = {"environment": "dev", "waiting_since": ago(minutes=since), "give_up_at": ago(hours=give_up)}
+    return cloud.function("quiesce", **variables)(event)
+
+
+class TestQuiesce:
+    def test_idle_dags_are_paused_once_and_stay_owed(self, cloud):
+        cloud.airflow.paused |= {"a.b": False, "c": False, "human": True}
+        assert quiesce(cloud) == {"state": "draining", "active": 2, "unfinished": 0, "owed": 2, "cut_off": 0}
+        assert cloud.airflow.paused == {
+            "a.b": True, "c": True, "human": True, "db_export_dag": False, "db_restore_dag": False
+        }  # fmt: skip
+        assert quiesce(cloud) == {"state": "quiet", "active": 0, "unfinished": 0, "owed": 2, "cut_off": 0}
+        owed = cloud.json("environments/dev/owed_dags.json")
+        assert (owed["environment"], owed["dag_ids"], owed["paused"]) == ("dev", ["a.b", "c"], ["human"])
+        assert owed["known"] == ["a.b", "c", "db_export_dag", "db_restore_dag", "human"]
+
+    def test_owed_is_written_before_the_first_pause(self, cloud):
+        cloud.airflow.paused |= {"a": False}
+
+        def stored(command):
+            assert cloud.json("environments/dev/owed_dags.json")["dag_ids"] == ["a"]
+            return TinyAirflow.cli(cloud.airflow, command)
+
+        cloud.airflow.cli = stored
+        quiesce(cloud)
+        assert cloud.airflow.paused["a"]
+
+    def test_a_consumer_is_paused_after_its_producer(self, cloud):
+        cloud.airflow.paused |= {"consumer": False, "producer": False}
+        cloud.airflow.assets = [
+            {"consuming_dags": [{"dag_id": "consumer"}], "producing_tasks": [{"dag_id": "producer", "task_id": "t"}]}
+        ]
+        quiesce(cloud)
+        assert (cloud.airflow.paused["producer"], cloud.airflow.paused["consumer"]) == (True, False)
+        quiesce(cloud)
+        assert cloud.airflow.paused["consumer"]
+
+    def test_work_is_waited_for_then_postponed(self, cloud):
+        cloud.airflow.paused |= {"a": False}
+        cloud.airflow.run("a", tasks=["running"])
+        assert quiesce(cloud)["state"] == "draining"
+        assert quiesce(cloud, since=31)["state"] == "postponed"
+        assert not cloud.airflow.paused["a"]
+        with pytest.raises(StillBusy, match=r"a \(r1, running\)"):
+            quiesce(cloud, give_up=0)
+
+    def test_force_names_what_it_cuts_off(self, cloud):
+        cloud.airflow.paused |= {"a": False}
+        cloud.airflow.run("a", tasks=["running"])
+        assert quiesce(cloud, since=31, DRAIN_POLICY="force")["state"] == "draining"
+        assert quiesce(cloud, since=31, DRAIN_POLICY="force") == {
+            "state": "quiet", "active": 0, "unfinished": 0, "owed": 1, "cut_off": 1
+        }  # fmt: skip
+        (run,) = cloud.json("environments/dev/cut_off.json")["runs"]
+        assert (run["dag_id"], run["tasks"][0]["state"]) == ("a", "running")
+
+
+class TestGiveBack:
+    def give(self, cloud, since=0):
+        return cloud.call("give_back", waiting_since=ago(minutes=since))
+
+    def owe(self, cloud, *dag_ids, paused=()):
+        value = {"environment": "dev", "dag_ids": list(dag_ids), "since": ago(hours=1), "paused": list(paused)}
+        cloud.client("s3").put_object(Bucket="data", Key="environments/dev/owed_dags.json", Body=json.dumps(value))
+
+    def test_nothing_owed_asks_nobody(self, cloud):
+        cloud.airflow.broken = 500
+        assert self.give(cloud) == {"done": True, "given": 0, "missing": 0}
+
+    def test_exactly_what_was_owed(self, cloud):
+        cloud.airflow.paused |= {"a": True, "human": True}
+        self.owe(cloud, "a", "new")
+        assert self.give(cloud) == {"done": False, "given": 1, "missing": 1}
+        assert cloud.airflow.paused["a"] is False
+        assert cloud.airflow.paused["human"] is True
+        assert cloud.json("environments/dev/owed_dags.json")["dag_ids"] == ["new"]
+        cloud.airflow.paused["new"] = True
+        assert self.give(cloud) == {"done": True, "given": 1, "missing": 0}
+        assert cloud.json("environments/dev/owed_dags.json")["dag_ids"] == []
+
+    def test_a_dag_that_never_comes_is_named_and_stays_owed(self, cloud):
+        self.owe(cloud, "new")
+        with pytest.raises(DagsStillMissing, match="new"):
+            self.give(cloud, since=46)
+        assert cloud.json("environments/dev/owed_dags.json")["dag_ids"] == ["new"]
+
+    @pytest.mark.parametrize(("phase", "paused"), [("waking", True), ("falling_asleep", False)])
+    def test_what_starts_by_itself_in_the_morning_is_paused(self, cloud, phase, paused):
+        cloud.airflow.paused |= {"starter": False}
+        cloud.record(phase=phase)
+        self.owe(cloud, paused=["starter"])
+        assert self.give(cloud)["done"]
+        assert cloud.airflow.paused["starter"] is paused
+
+
+ASKED = {"asked_at": "2026-11-23T20:05:01.123Z", "execution": ME, "incarnation": "2026-11-01T08:00:00+00:00"}
+
+
+class TestOwnRuns:
+    def test_asking_twice_is_one_export(self, cloud):
+        started = cloud.call("start_export", **ASKED)
+        assert started["export_id"].startswith("20261123T200501Z-")
+        assert started["dag_id"] == "db_export_dag"
+        assert cloud.call("start_export", **ASKED) == started
+        assert [run["dag_run_id"] for run in cloud.airflow.runs] == [started["export_id"]]
+        later = cloud.call("start_export", **{**ASKED, "asked_at": "2026-11-23T20:15:00Z"})
+        assert later != started
+
+    def test_our_own_dag_is_unpaused_first(self, cloud):
+        cloud.airflow.paused["db_export_dag"] = True
+        cloud.call("start_export", **ASKED)
+        assert cloud.airflow.paused["db_export_dag"] is False
+
+    def test_our_own_dag_is_not_there(self, cloud):
+        del cloud.airflow.paused["db_export_dag"]
+        with pytest.raises(DagNotFound, match="Upload"):
+            cloud.call("start_export", **ASKED)
+
+    def test_the_run_is_followed(self, cloud):
+        export_id = cloud.call("start_export", **ASKED)["export_id"]
+        event = {"dag_id": "db_export_dag", "run_id": export_id, "waiting_since": ago(minutes=1)}
+        assert cloud.call("check_dag_run", **event) == {"state": "running"}
+        cloud.airflow.runs[0]["state"] = "success"
+        assert cloud.call("check_dag_run", **event) == {"state": "success"}
+        cloud.airflow.runs[0]["state"] = "failed"
+        with pytest.raises(DagRunFailed):
+            cloud.call("check_dag_run", **event)
+        with pytest.raises(DagRunNotFound):
+            cloud.call("check_dag_run", **{**event, "run_id": "other"})
+
+
+class TestRestore:
+    @pytest.fixture
+    def waking(self, cloud):
+        manifest = cloud.client("s3").put_object(Bucket="data", Key="manifest.json", Body=b"{}")
+        cloud.members = {
+            "phase": "waking", "deleted_at": ago(hours=9), "export_id": "e", "manifest_key": "manifest.json",
+            "manifest_version_id": manifest["VersionId"],
+        }  # fmt: skip
+        cloud.record(**cloud.members)
+        return cloud
+
+    def start(self, cloud, **changes):
+        event = {"asked_at": "2026-11-24T07:00:00Z", "execution": ME, "incarnation": cloud.incarnation}
+        return cloud.call("start_restore", **{**event, **changes})
+
+    def test_the_order_is_written_and_the_run_started(self, waking):
+        started = self.start(waking)
+        order = waking.json("environments/dev/restore_order.json")
+        assert order["restore_id"] == started["restore_id"]
+        assert order["manifest_version_id"] == waking.members["manifest_version_id"]
+        assert order["manifest_sha256"] == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+        assert order["incarnation"] == waking.incarnation
+        assert [(run["dag_id"], run["dag_run_id"]) for run in waking.airflow.runs] == [
+            ("db_restore_dag", started["restore_id"])
+        ]
+        assert self.start(waking) == started
+        assert len(waking.airflow.runs) == 1
+
+    @pytest.mark.parametrize(
+        "changes", [{"phase": "awake"}, {"deleted_at": ago(hours=-1)}, {"export_id": "e", "phase": ""}]
+    )
+    def test_it_is_refused_and_nothing_written(self, waking, changes):
+        waking.record(**{name: value for name, value in {**waking.members, **changes}.items() if value})
+        with pytest.raises(RestoreRefused):
+            self.start(waking)
+        assert waking.airflow.runs == []
+        assert "environments/dev/restore_order.json" not in waking.stored()
+
+    def test_once_only(self, waking):
+        waking.record(**waking.members, restored_incarnation=waking.incarnation)
+        with pytest.raises(RestoreRefused, match="restored already"):
+            self.start(waking)
+
+
+def test_readiness_against_yesterday(cloud):
+    cloud.airflow.paused |= {"a": False, "lost": False}
+    quiesce(cloud)
+    del cloud.airflow.paused["lost"]
+    cloud.airflow.import_errors = [{"filename": "lost.py"}]
+    ready = cloud.call("check_readiness", export_id="e")
+    assert (ready["import_errors"], ready["dags_missing"]) == (1, 1)
+    assert ready["webserver_url"].startswith("https://127.0.0.1:")
+
+
+class TestRest:
+    @pytest.fixture
+    def rest(self, cloud):
+        return AirflowRest(passing.client("mwaa"), pause_for=lambda _: None)
+
+    def test_lists_are_read_to_the_end(self, cloud, rest):
+        cloud.airflow.paused |= {f"dag_{n}": True for n in range(250)}
+        for n in range(205):
+            cloud.airflow.run("dag_1", f"r{n}", "queued", ["running", "success"])
+        cloud.airflow.run("dag_2", state="success")
+        assert len(rest.dags("dev")) == 252
+        assert len(rest.unfinished_dag_runs("dev")) == 205
+        assert len(rest.task_instances("dev", ["running"])) == 205
+
+    def test_a_path_longer_than_mwaa_allows_is_not_asked_for(self, cloud, rest):
+        dag_id, run_id = "d" * 40, "manual__2026-11-23T20:00:00+00:00"
+        cloud.airflow.run(dag_id, run_id)
+        assert rest.dag_run("dev", dag_id, run_id).run_id == run_id
+        assert rest.dag_run("dev", dag_id, "other" * 10) is None
+        assert max(len(path) for _, path, _ in cloud.airflow.asked) <= 64
+
+    @pytest.mark.parametrize("version", ["2.11.2", "3.0.6"])
+    def test_what_was_logged_since(self, cloud, rest, version):
+        cloud.airflow.version = version
+        cloud.airflow.logs = [{"event_log_id": n, "event": "paused"} for n in range(1, 301)]
+        assert [row["event_log_id"] for row in rest.event_logs_after("dev", 150)] == list(range(300, 150, -1))
+        assert rest.event_logs_after("dev", 300) == []
+
+    def test_assets_of_airflow_3(self, cloud, rest):
+        cloud.airflow.version = "3.1.0"
+        cloud.airflow.assets = [
+            {"scheduled_dags": [{"dag_id": "c"}], "producing_tasks": [{"dag_id": "p"}]},
+            {"scheduled_dags": [{"dag_id": "c"}], "producing_tasks": [{"dag_id": "q"}]},
+        ]
+        assert rest.dataset_consumers("dev") == {"c": {"p", "q"}}
+
+    def test_totals(self, cloud, rest):
+        cloud.airflow.run("a", tasks=["success"] * 5)
+        assert rest.totals("dev") == {
+            "connection": 2, "dag_run": 1, "slot_pool": 3, "task_instance": 5, "variable": 4
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
+    def test_an_airflow_that_answers_with_an_error(self, cloud, rest, status):
+        cloud.airflow.broken = status
+        with pytest.raises(RestApiUnavailable, match=str(status)) as error:
+            rest.dags("dev")
+        assert type(error.value) is RestApiUnavailable
