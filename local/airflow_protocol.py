@@ -1,4 +1,4 @@
-"""What the local MWAA control plane asks of an Airflow, whatever stands behind it: real processes or a stand-in in memory."""
+"""What the local MWAA control plane asks of an Airflow: real processes, or a stand-in in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class AirflowFailed(Exception):
-    """Airflow did not come up. The environment becomes CREATE_FAILED and the message its LastUpdate.Error.ErrorMessage."""
+    """Airflow did not come up. The environment becomes CREATE_FAILED, with this message in its LastUpdate."""
 
 
 class Airflow(Protocol):
@@ -30,17 +30,17 @@ class Airflow(Protocol):
         """Destroys processes and metadata database, data and all. Blocking, and harmless a second time."""
 
     def cli(self, command: str) -> tuple[int, str, str]:
-        """Runs an Airflow command given without the word `airflow`: exit code, stdout, stderr. Called from several threads."""
+        """Runs a command given without the word `airflow`: exit code, stdout, stderr. Called from several threads."""
 
     def rest(self, method: str, path: str, query: Mapping[str, Any], body: Any) -> tuple[int, Any]:
-        """Calls the stable REST API; `path` lies below /api/vN ("/dags"). HTTP status and decoded JSON (None if empty).
+        """Calls the stable REST API; `path` lies below /api/vN ("/dags"). HTTP status and JSON (None if empty).
 
         A status of 400 and more is returned, never raised. Called from several threads.
         """
 
 
 class MakeAirflow(Protocol):
-    """How an Airflow is made for a new environment. ProcessAirflow and InMemoryAirflow are such factories themselves."""
+    """How an Airflow is made for a new environment. ProcessAirflow and InMemoryAirflow are such factories."""
 
     def __call__(
         self, *, name: str, environment: Mapping[str, Any], environ: Mapping[str, str], home: Path
@@ -49,8 +49,8 @@ class MakeAirflow(Protocol):
 
         environment  what GetEnvironment would answer: Name, AirflowVersion, SourceBucketArn, DagS3Path,
                      RequirementsS3Path, AirflowConfigurationOptions, ExecutionRoleArn, EnvironmentClass ...
-        environ      every variable its processes need on top of PATH: the local cloud's endpoint and the execution role's
-                     credentials (boto3 finds S3 by them, the DAG folder is synced that way), AIRFLOW_ENV_NAME, and
-                     AirflowConfigurationOptions as AIRFLOW__SECTION__KEY
+        environ      every variable its processes need on top of PATH: the local cloud's endpoint and the execution
+                     role's credentials (boto3 finds S3 by them, the DAG folder is synced that way),
+                     AIRFLOW_ENV_NAME, and AirflowConfigurationOptions as AIRFLOW__SECTION__KEY
         home         an empty folder of this incarnation's own, for DAGs, logs and the database
         """

@@ -172,7 +172,7 @@ class LocalCloud:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a child process needs to reach this cloud, and nothing else: for boto3, the aws command, and requests."""
+        """What a child process needs to reach this cloud, and nothing else: for boto3, the aws command and requests."""
         return {
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",

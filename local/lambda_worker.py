@@ -1,8 +1,9 @@
 """Runs one function's handler for one invocation after another. Started by local.lambdas in a process of its own.
 
-argv: path of app.py, name of the handler, path of the log file. One JSON object per line on stdin: {"event", "context"};
-one per line back on the original stdout: {"result"} or {"error": {"errorType", "errorMessage", "stackTrace"}}. What the
-handler prints goes to the log file. Needs nothing but the standard library, so that it stands in no function's way.
+argv: path of app.py, name of the handler, path of the log file. One JSON object per line on stdin:
+{"event", "context"}; one per line back on the original stdout: {"result"} or {"error": {"errorType", "errorMessage",
+"stackTrace"}}. What the handler prints goes to the log file. Needs nothing but the standard library, so that it stands
+in no function's way.
 """
 
 import importlib.util

@@ -1,13 +1,14 @@
 """Every place where moto is changed, each small, each held by a test named after it in tests/local/test_moto_seams.py.
 
 moto 5.2.5 runs our state machines as they are, but: it has no JSONata evaluator wired in, its Lambda without Docker
-echoes, its waits sleep, and it knows no MWAA. `applied` puts the changes in and takes them out again. A seam whose target
-is gone raises AttributeError, so that a new moto cannot pass unnoticed.
+echoes, its waits sleep, and it knows no MWAA. `applied` puts the changes in and takes them out again. A seam whose
+target is gone raises AttributeError, so that a new moto cannot pass unnoticed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import math
@@ -29,6 +30,7 @@ from jsonata import Jsonata
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
 from moto.glue.models import FakeJob, FakeJobRun
+from moto.s3.models import FakeBucket
 from moto.stepfunctions.parser.api import EvaluationFailedEventDetails, HistoryEventType
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
@@ -119,6 +121,7 @@ def applied(hooks: Hooks) -> Iterator[None]:
         register_mwaa(replace)
         name_sdk_errors(replace)
         run_glue_jobs(replace, hooks.run_glue_job)
+        take_loopback_for_encrypted(replace)
         yield
 
 
@@ -129,7 +132,7 @@ def run_state_machines_and_lambdas_without_docker(replace: _Replacer) -> None:
 
 
 def parse_each_definition_once(replace: _Replacer) -> None:
-    """moto parses a definition at every start, half a second for ours. The syntax tree is kept; the program is made anew."""
+    """moto parses a definition at every start, half a second for ours. The syntax tree is kept."""
 
     def parse(definition: str) -> tuple[Any, Any]:
         if definition not in _trees:
@@ -390,3 +393,19 @@ def run_glue_jobs(replace: _Replacer, run: Callable[[str, str, Mapping[str, str]
 def _utc(moment: datetime) -> datetime:
     """moto's times are UTC without saying so."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def take_loopback_for_encrypted(replace: _Replacer) -> None:
+    """moto heeds a bucket policy's Deny whatever its condition. One against unencrypted transport is left out."""
+
+    def get_permission(self: Any, action: str, resource: str) -> Any:
+        if self.policy is None:
+            return original(self, action, resource)
+        members = json.loads(self.policy)
+        unencrypted = {"Bool": {"aws:SecureTransport": "false"}}
+        members["Statement"] = [each for each in members["Statement"] if each.get("Condition") != unencrypted]
+        bucket = copy.copy(self)  # other requests look at this bucket meanwhile
+        bucket.policy = json.dumps(members).encode()
+        return original(bucket, action, resource)
+
+    original = replace.attribute(FakeBucket, "get_permission", get_permission)

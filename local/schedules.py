@@ -81,7 +81,7 @@ def send_event(client: Callable[[str], Any], account: str, region: str, event: d
 
 
 def transformed(template: str, paths: dict[str, str], event: dict[str, Any]) -> str:
-    """An InputTransformer's work: `<name>` becomes the value as JSON, or its bare text inside quotes of the template."""
+    """An InputTransformer's work: `<name>` becomes the value as JSON, or bare text inside quotes."""
 
     def replaced(found: re.Match[str]) -> str:
         name = found[1]

@@ -1,7 +1,7 @@
 """Environments, their statuses and their errors, with an Airflow behind each.
 
-Source of the behaviour: the service model mwaa/2020-07-01 and the MWAA user guide. Assumed, as neither says it: tokens for
-an environment that does not run are ResourceNotFoundException, and a create that cannot work is refused at once.
+Source of the behaviour: the service model mwaa/2020-07-01 and the MWAA user guide. Assumed, as neither says it: tokens
+for an environment that does not run are ResourceNotFoundException, and a create that cannot work is refused at once.
 """
 
 from __future__ import annotations

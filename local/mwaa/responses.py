@@ -1,4 +1,4 @@
-"""Requests in, answers out: input is checked against botocore's own service model, errors have their documented names."""
+"""Requests in, answers out: input is checked against botocore's service model, errors have their documented names."""
 
 from __future__ import annotations
 

@@ -1,0 +1,214 @@
+"""A template becomes what it says, or an error that names what would be missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local.cloud import LocalCloud
+from local.deploy import MAKERS, NotMakeable, Stack, translate
+
+from .conftest import SAMPLE
+
+pytestmark = pytest.mark.local
+OURS = Path(__file__).parents[2] / "template.yaml"
+
+
+def deploy(
+    cloud: LocalCloud, folder: Path, resources: dict[str, Any], parameters: Any = None, **template: Any
+) -> Stack:
+    path = folder / "template.yaml"
+    path.write_text(json.dumps({"Resources": resources, **template}))
+    return cloud.deploy(path, parameters, name=f"stack-{folder.name}")
+
+
+@pytest.fixture(autouse=True)
+def _keep_the_sample(cloud: LocalCloud) -> Any:
+    stack = cloud.stack
+    yield
+    cloud.stack = stack
+
+
+def test_the_sample_is_all_there(cloud: LocalCloud) -> None:
+    template = yaml.compose(SAMPLE.read_text())
+    resources = {key.value: value for key, value in template.value}["Resources"]
+    for logical_id in (key.value for key, _ in resources.value):
+        assert any(made.startswith(logical_id) for made in cloud.stack.resources), logical_id
+
+
+def test_a_bucket(cloud: LocalCloud) -> None:
+    s3, name = cloud.client("s3"), cloud.stack.outputs["BucketName"]
+    key = cloud.client("kms").describe_key(KeyId=cloud.stack.resources["Key"])["KeyMetadata"]["Arn"]
+    assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+    rule = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    assert all(s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"].values())
+
+
+def test_a_table(cloud: LocalCloud) -> None:
+    name = cloud.stack.outputs["RecordsTable"]
+    dynamodb = cloud.client("dynamodb")
+    assert dynamodb.describe_table(TableName=name)["Table"]["SSEDescription"]["SSEType"] == "KMS"
+    backups = dynamodb.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
+    assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+def test_a_function_has_exactly_its_own_environment(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_TEST", "x")
+    answer = cloud.client("lambda").invoke(
+        FunctionName=cloud.stack.resources["GreetFunction"], Payload=b'{"who": "you"}'
+    )
+    answer = json.load(answer["Payload"])
+    assert {"GREETING", "BUCKET", "AWS_LAMBDA_FUNCTION_NAME", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN"} <= set(
+        answer["variables"]
+    )
+    assert set(answer["variables"]) - set(cloud.environ) - {
+        "GREETING", "BUCKET", "AWS_SESSION_TOKEN", "LAMBDA_TASK_ROOT", "PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE",
+        "LC_CTYPE",
+    } == {"AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_VERSION"}  # fmt: skip
+    assert answer["key"] != "local"  # those of its role
+    assert answer["buckets"] == [cloud.stack.outputs["BucketName"]]
+
+
+def test_a_schedule(cloud: LocalCloud) -> None:
+    group = cloud.stack.resources["Nights"]
+    schedule = cloud.client("scheduler").get_schedule(Name="nightly", GroupName=group)
+    assert (schedule["State"], schedule["ScheduleExpressionTimezone"]) == ("DISABLED", "Europe/Berlin")
+    assert schedule["Target"]["RetryPolicy"] == {"MaximumEventAgeInSeconds": 3600, "MaximumRetryAttempts": 3}
+    assert schedule["Target"]["Arn"] == cloud.stack.resources["Machine"]
+
+
+def test_what_moto_makes_by_its_own_cloudformation(cloud: LocalCloud) -> None:
+    assert "AWS::EC2::VPC" not in MAKERS
+    vpc = cloud.client("ec2").describe_vpcs(VpcIds=[cloud.stack.resources["Network"]])["Vpcs"][0]
+    assert vpc["CidrBlock"] == "10.0.0.0/16" == cloud.stack.outputs["VpcBlock"]
+
+
+def test_an_unmakeable_type(cloud: LocalCloud, tmp_path: Path) -> None:
+    with pytest.raises(NotMakeable, match="AWS::Quantum::Computer"):
+        deploy(cloud, tmp_path, {"Bucket": {"Type": "AWS::S3::Bucket"}, "Odd": {"Type": "AWS::Quantum::Computer"}})
+    names = [each["Name"] for each in cloud.client("s3").list_buckets()["Buckets"]]
+    assert names == [cloud.stack.outputs["BucketName"]]  # it was found before anything was made
+
+
+def test_a_property_that_would_be_lost(cloud: LocalCloud, tmp_path: Path) -> None:
+    bucket = {"Type": "AWS::S3::Bucket", "Properties": {"ReplicationConfiguration": {}}}
+    with pytest.raises(NotMakeable, match=r"Bucket .* has \['ReplicationConfiguration'\], which would be lost"):
+        deploy(cloud, tmp_path, {"Bucket": bucket})
+
+
+def test_a_property_that_the_service_does_not_know(cloud: LocalCloud, tmp_path: Path) -> None:
+    from botocore.exceptions import ParamValidationError
+
+    table = {"Type": "AWS::DynamoDB::Table", "Properties": {"Colour": "blue"}}
+    with pytest.raises(ParamValidationError, match="Colour"):
+        deploy(cloud, tmp_path, {"Table": table})
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        ({"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}}}, "'A' goes on to 'B'"),
+        ({"StartAt": "B", "States": {"A": {"Type": "Pass", "End": True}}}, "starts at 'B'"),
+        ({"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": "${Arn}", "End": True}}}, "nothing substitutes"),
+        (
+            {"StartAt": "M", "States": {"M": {"Type": "Map", "End": True, "ItemProcessor": {
+                "StartAt": "A", "States": {"A": {"Type": "Pass", "Catch": [{"Next": "Z"}], "End": True}}}}}},
+            "'A' goes on to 'Z'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_machine_that_aws_would_refuse(cloud: LocalCloud, tmp_path: Path, machine: Any, message: str) -> None:
+    properties = {"DefinitionString": json.dumps(machine), "RoleArn": "arn:aws:iam::123456789012:role/m"}
+    with pytest.raises(NotMakeable, match=message):
+        deploy(cloud, tmp_path, {"Machine": {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}})
+
+
+def test_intrinsic_functions(cloud: LocalCloud, tmp_path: Path) -> None:
+    def parameter(value: Any, **members: Any) -> dict[str, Any]:
+        return {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": value}, **members}
+
+    stack = deploy(
+        cloud,
+        tmp_path,
+        {
+            "Joined": parameter({"Fn::Join": ["-", [{"Ref": "Stage"}, {"Fn::Select": [1, {"Ref": "Zones"}]}]]}),
+            "Chosen": parameter(
+                {"Fn::If": ["IsProd", {"Ref": "Nothing"}, {"Fn::FindInMap": ["Sizes", "dev", "class"]}]}
+            ),
+            "Sub": parameter({"Fn::Sub": ["${Joined} ${own} ${!literal} ${AWS::Region}", {"own": {"Ref": "Stage"}}]}),
+            "Split": parameter({"Fn::Select": [2, {"Fn::Split": [":", {"Fn::GetAtt": "Topic.TopicArn"}]}]}),
+            "Cidr": parameter({"Fn::Select": [1, {"Fn::Cidr": ["10.0.0.0/16", 2, 8]}]}),
+            "Absent": parameter("never", Condition="IsProd"),
+            "Topic": {
+                "Type": "AWS::SNS::Topic", "DependsOn": "Split2",
+                "Properties": {"DisplayName": {"Ref": "AWS::NoValue"}},
+            },
+            "Split2": parameter("first"),
+        },
+        {"Stage": "dev"},
+        Parameters={"Stage": {"Type": "String"}, "Zones": {"Type": "CommaDelimitedList", "Default": "a, b"}},
+        Conditions={
+            "IsProd": {"Fn::And": [{"Fn::Equals": [{"Ref": "Stage"}, "prod"]}, {"Fn::Not": [{"Condition": "No"}]}]},
+                    "No": {"Fn::Equals": ["1", "2"]}},
+        Mappings={"Sizes": {"dev": {"class": "mw1.small"}}},
+    )  # fmt: skip
+    ssm = cloud.client("ssm")
+    found = {
+        key: ssm.get_parameter(Name=stack.resources[key])["Parameter"]["Value"]
+        for key in stack.resources
+        if key != "Topic"
+    }
+    name = stack.resources["Joined"]
+    assert found == {
+        "Joined": "dev-b", "Chosen": "mw1.small", "Sub": f"{name} dev ${{literal}} us-east-1", "Split": "sns",
+        "Cidr": "10.0.1.0/24", "Split2": "first",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("template", "parameters", "message"),
+    [
+        ({"Parameters": {"Name": {"Type": "String"}}}, {}, "Name has no default"),
+        ({}, {"Stage": "x"}, "no parameter"),
+        ({"Parameters": {"Stage": {"Type": "String", "AllowedValues": ["a"]}}}, {"Stage": "b"}, "must be one of"),
+        ({"Parameters": {"Stage": {"Type": "String", "AllowedPattern": "a+"}}}, {"Stage": "b"}, "must match"),
+    ],
+)
+def test_parameters_are_checked(
+    cloud: LocalCloud, tmp_path: Path, template: Any, parameters: Any, message: str
+) -> None:
+    with pytest.raises(NotMakeable, match=message):
+        deploy(cloud, tmp_path, {"Topic": {"Type": "AWS::SNS::Topic"}}, parameters, **template)
+
+
+def test_circles_and_loose_ends(cloud: LocalCloud, tmp_path: Path) -> None:
+    def topic(name: str) -> dict[str, Any]:
+        return {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Ref": name}}}
+
+    with pytest.raises(NotMakeable, match="A > B > A"):
+        deploy(cloud, tmp_path, {"A": topic("B"), "B": topic("A")})
+    with pytest.raises(NotMakeable, match="refers to Z"):
+        deploy(cloud, tmp_path, {"A": topic("Z")})
+
+
+def test_missing_code_is_named(tmp_path: Path) -> None:
+    function = {"Type": "AWS::Serverless::Function", "Properties": {"CodeUri": "nowhere"}}
+    (tmp_path / "template.yaml").write_text(
+        json.dumps({"Transform": "AWS::Serverless-2016-10-31", "Resources": {"F": function}})
+    )
+    with pytest.raises(NotMakeable, match="nowhere"):
+        translate(tmp_path / "template.yaml", {})
+
+
+def test_our_own_template_can_be_made(cloud: LocalCloud) -> None:
+    stack = cloud.deploy(OURS, {"EnvironmentName": "dev", "EnvironmentBucketName": "dags"}, name="ours")
+    template, folders = translate(OURS, {"EnvironmentName": "dev", "EnvironmentBucketName": "dags"})
+    unconditional = {key for key, each in template["Resources"].items() if "Condition" not in each}
+    assert unconditional <= set(stack.resources)
+    functions = {folder.name for folder in folders.values()} - {"src"}
+    assert functions == {each.name for each in (OURS.parent / "functions").iterdir() if (each / "app.py").exists()}
