@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import boto3
@@ -9,6 +10,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as EndpointSilent
+from botocore.loaders import Loader
 
 from transient_mwaa.domain.errors import ServiceUnavailable
 
@@ -41,9 +43,17 @@ def session() -> botocore.session.Session:
     """A botocore session whose clients raise ServiceUnavailable, once their own retries are used up, when a service
     throttles, fails or cannot be reached."""
     own: botocore.session.Session = botocore.session.Session()
+    own.register_component("data_loader", _loader())
     own.register("after-call", _name_the_answer)
     own.register("after-call-error", _name_the_silence)
     return own
+
+
+@cache
+def _loader() -> Loader:
+    """Reading the service models is most of what a new session costs, and cold starts make several."""
+    loader: Loader = botocore.session.Session().get_component("data_loader")
+    return loader
 
 
 def client(service: str) -> Any:
