@@ -23,7 +23,7 @@ from airflow.decorators import dag, task
 def db_export_dag() -> None:
     """One task: all of it in one transaction."""
 
-    @task
+    @task(multiple_outputs=False)
     def export_db() -> dict[str, int]:
         """Answers counts only: an XCom is no place for more."""
         from airflow.operators.python import get_current_context
