@@ -12,7 +12,7 @@ from transient_mwaa.aws.mwaa import Mwaa, incarnation, status_of
 from transient_mwaa.aws.owed_dags import OwedDags
 from transient_mwaa.aws.records import Records
 from transient_mwaa.domain import layout
-from transient_mwaa.domain.deletion import ALREADY_GOING, DeletionOrder, cut_off_runs
+from transient_mwaa.domain.deletion import GONE, DeletionOrder, cut_off_runs
 from transient_mwaa.domain.errors import DeleteRefused
 from transient_mwaa.domain.last_look import LogEntry, changes, require_unchanged
 
@@ -54,10 +54,11 @@ class Deletion:
         blueprint = self._bucket.find(order.blueprint_key)
         order.require_blueprint(blueprint.body if blueprint else None)
         environment = self._mwaa.describe(name)
-        if environment is not None:
-            order.require_incarnation(incarnation(environment))
         status = status_of(environment)
-        if status in ALREADY_GOING:
+        if status in GONE:
+            return
+        order.require_incarnation(incarnation(environment))
+        if status == "DELETING":
             return
         order.require_deletable(record, status)
         cut_off = self._bucket.find(layout.cut_off(name))

@@ -11,8 +11,8 @@ from transient_mwaa.domain.errors import BlueprintChanged, DeleteRefused, Enviro
 from transient_mwaa.domain.status import CONDITIONS, Condition
 from transient_mwaa.domain.verdict import VerifiedExport
 
-ALREADY_GOING = frozenset({"", "DELETING", "DELETED"})
-"""Statuses of an environment whose deletion was accepted; "" when MWAA no longer knows it."""
+GONE = frozenset({"", "DELETED"})
+"""Statuses of an environment that is no more; "" when MWAA no longer knows it."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,278 @@
+"""The one function that deletes a living environment, and every fence that it must not jump."""
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.functions.night import ENVIRONMENT, EXPORT_ID, INCARNATION, OWNER, Night
+from transient_mwaa.domain import layout
+from transient_mwaa.domain.errors import (
+    BlueprintChanged,
+    ChangedSinceExport,
+    DeleteRefused,
+    EnvironmentReplaced,
+    ExportNotVerified,
+    LeaseLost,
+    ServiceUnavailable,
+    TransientMwaaError,
+)
+
+pytestmark = pytest.mark.functions
+
+BLUEPRINT = json.dumps({"request": {"EnvironmentClass": "mw1.small"}}).encode()
+
+
+@pytest.fixture
+def evening(night: Night) -> Night:
+    """A night whose export is verified and promoted, with everything recorded: ready to delete."""
+    sha256 = hashlib.sha256(BLUEPRINT).hexdigest()
+    blueprint = {"blueprint_key": layout.blueprint(ENVIRONMENT, sha256), "blueprint_sha256": sha256}
+    night.put(blueprint["blueprint_key"], BLUEPRINT)
+    assert night.judge()["good"]
+    night.run("promote_export")
+    night.event |= {"owner": OWNER, "fence": "7", **blueprint}
+    record(night, **{name: night.event[name] for name in ("manifest_key", "manifest_version_id")}, **blueprint)
+    owed = {"environment": ENVIRONMENT, "dag_ids": ["etl"], "since": night.now.isoformat()}
+    night.put(layout.owed_dags(ENVIRONMENT), json.dumps(owed).encode())
+    night.airflow.calls.clear()
+    return night
+
+
+def record(night: Night, **changed: Any) -> None:
+    """Writes attributes of the record; None removes one."""
+    usual = {
+        "environment": ENVIRONMENT,
+        "lease_owner": OWNER,
+        "lease_fence": 7,
+        "lease_taken_at": (night.now - timedelta(minutes=30)).isoformat(),
+        "phase": "falling_asleep",
+        "incarnation": INCARNATION,
+        "export_id": EXPORT_ID,
+    }
+    before = night.dynamodb.get_item(TableName="records", Key={"environment": {"S": ENVIRONMENT}}).get("Item", {})
+    values = {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in usual.items()}
+    item = {**values, **before}
+    for name, value in changed.items():
+        item.pop(name, None)
+        if value is not None:
+            item[name] = {"N": str(value)} if isinstance(value, int) else {"S": value}
+    night.dynamodb.put_item(TableName="records", Item=item)
+
+
+def refused(night: Night, error: type[TransientMwaaError], match: str | None = None) -> None:
+    with pytest.raises(error, match=match) as raised:
+        night.run("delete_environment")
+    assert not night.airflow.deleted
+    assert night.airflow.environment is None or night.airflow.environment["Status"] != "DELETING"
+    assert ". " in str(raised.value)
+
+
+def test_a_verified_and_quiet_environment_is_deleted(evening: Night) -> None:
+    answer = evening.run("delete_environment")
+    assert datetime.fromisoformat(answer["accepted_at"]).tzinfo is not None
+    assert evening.airflow.calls.count("DELETE") == 1
+    assert evening.airflow.calls[-1] == "DELETE"
+    item = evening.dynamodb.get_item(TableName="records", Key={"environment": {"S": ENVIRONMENT}})["Item"]
+    assert item["deleting"] == {"S": INCARNATION}
+
+
+def test_asking_again_after_it_was_accepted_is_accepted_and_deletes_nothing_more(evening: Night) -> None:
+    evening.run("delete_environment")
+    assert evening.airflow.environment
+    for status in ("DELETING", "DELETED"):
+        evening.airflow.environment["Status"] = status
+        assert evening.run("delete_environment")["accepted_at"]
+    evening.airflow.environment = None
+    assert evening.run("delete_environment")["accepted_at"]
+    assert evening.airflow.calls.count("DELETE") == 1
+
+
+OTHERWISE: list[tuple[dict[str, Any], type[TransientMwaaError]]] = [
+    ({"lease_owner": "arn:another"}, LeaseLost),
+    ({"lease_owner": None}, LeaseLost),
+    ({"lease_fence": 8}, LeaseLost),
+    ({"incarnation": "2026-11-22T09:00:00+00:00"}, EnvironmentReplaced),
+    ({"phase": "awake"}, DeleteRefused),
+    ({"phase": "delete_accepted"}, DeleteRefused),
+    ({"phase": "waking"}, DeleteRefused),
+    ({"blueprint_sha256": "0" * 64}, BlueprintChanged),
+    ({"export_id": "another"}, ExportNotVerified),
+    ({"manifest_key": "another"}, ExportNotVerified),
+    ({"manifest_version_id": "another"}, ExportNotVerified),
+]
+
+
+def test_a_record_that_says_otherwise_keeps_it(evening: Night) -> None:
+    before = evening.dynamodb.get_item(TableName="records", Key={"environment": {"S": ENVIRONMENT}})["Item"]
+    for changed, error in OTHERWISE:
+        record(evening, **changed)
+        refused(evening, error)
+        evening.dynamodb.put_item(TableName="records", Item=before)
+    evening.run("delete_environment")
+
+
+def test_without_a_record_nothing_is_deleted(evening: Night) -> None:
+    evening.dynamodb.delete_item(TableName="records", Key={"environment": {"S": ENVIRONMENT}})
+    refused(evening, LeaseLost)
+
+
+def test_without_a_verdict_nothing_is_deleted(evening: Night) -> None:
+    evening.s3.delete_object(Bucket="data", Key=layout.verdict(ENVIRONMENT, EXPORT_ID))
+    refused(evening, ExportNotVerified, "there is no verdict")
+
+
+def test_with_any_other_verdict_nothing_is_deleted(evening: Night) -> None:
+    key = layout.verdict(ENVIRONMENT, EXPORT_ID)
+    verdict = evening.read(key)
+    for changed in (
+        {"good": False, "reasons": ["a row is lost"]},
+        {"good": True, "reasons": ["a row is lost"]},
+        {"good": False},
+        {"good": "true"},
+        {"manifest_version_id": "another"},
+        {"environment": "prod"},
+        {"export_id": "another"},
+    ):
+        evening.put(key, json.dumps(verdict | changed).encode())
+        refused(evening, ExportNotVerified)
+
+
+def test_a_bad_second_judgement_withdraws_the_first(evening: Night) -> None:
+    evening.airflow.totals["dagRuns"] += 1
+    assert not evening.judge_again()["good"]
+    refused(evening, ExportNotVerified, "it was found bad")
+
+
+def test_another_last_verified_export_keeps_it(evening: Night) -> None:
+    key = layout.verified_export(ENVIRONMENT)
+    pointer = evening.read(key)
+    for name in ("export_id", "manifest_version_id", "incarnation"):
+        evening.put(key, json.dumps(pointer | {name: "another"}).encode())
+        refused(evening, ExportNotVerified)
+    evening.s3.delete_object(Bucket="data", Key=key)
+    refused(evening, ExportNotVerified)
+
+
+def test_a_changed_or_lost_blueprint_keeps_it(evening: Night) -> None:
+    evening.put(evening.event["blueprint_key"], BLUEPRINT + b" ")
+    refused(evening, BlueprintChanged)
+    evening.s3.delete_object(Bucket="data", Key=evening.event["blueprint_key"])
+    refused(evening, BlueprintChanged)
+
+
+def test_a_successor_of_the_same_name_is_not_touched(evening: Night) -> None:
+    assert evening.airflow.environment
+    evening.airflow.environment["CreatedAt"] += 60
+    refused(evening, EnvironmentReplaced)
+    evening.airflow.environment["Status"] = "DELETING"
+    with pytest.raises(EnvironmentReplaced):
+        evening.run("delete_environment")
+
+
+def test_an_unsettled_environment_is_not_deleted(evening: Night) -> None:
+    assert evening.airflow.environment
+    for status in ("UPDATING", "CREATING", "MAINTENANCE", "UNAVAILABLE", "CREATE_FAILED", "NEW_ONE"):
+        evening.airflow.environment["Status"] = status
+        refused(evening, DeleteRefused, status)
+
+
+def test_whatever_happened_since_the_export_keeps_it(evening: Night) -> None:
+    airflow = evening.airflow
+    for rows, row, said in (
+        (airflow.dag_runs, {"dag_id": "etl", "dag_run_id": "manual", "state": "queued"}, "the run manual of etl"),
+        (airflow.task_instances,
+         {"dag_id": "x", "dag_run_id": "r", "task_id": "t", "map_index": -1, "state": "running"}, "the run r of x"),
+        (airflow.dags, {"dag_id": "new", "is_paused": False}, "the DAG new is active"),
+        (airflow.event_logs, {"event_log_id": 43, "dag_id": None, "event": "variable.edit"}, "variable.edit of no DAG"),
+        (airflow.event_logs, {"event_log_id": 42, "dag_id": "etl", "event": "clear"}, "clear of etl"),
+    ):  # fmt: skip
+        rows.insert(0, row)
+        refused(evening, ChangedSinceExport, said)
+        rows.remove(row)
+    evening.run("delete_environment")
+
+
+def test_what_was_there_at_the_export_is_no_change(evening: Night) -> None:
+    evening.airflow.event_logs += [{"event_log_id": 41, "dag_id": "etl", "event": "success"}]
+    evening.airflow.dag_runs += [{"dag_id": "paused_by_a_human", "dag_run_id": "r", "state": "running"}]
+    evening.airflow.dags += [{"dag_id": "paused_by_a_human", "is_paused": True}]
+    evening.run("delete_environment")
+    assert evening.airflow.deleted
+
+
+def test_a_forced_sleep_excuses_the_runs_it_named_this_evening(evening: Night) -> None:
+    evening.airflow.dag_runs += [{"dag_id": "etl", "dag_run_id": "long", "state": "running"}]
+    note = {"environment": ENVIRONMENT, "runs": [{"dag_id": "etl", "run_id": "long", "state": "running", "tasks": []}]}
+    yesterday = (evening.now - timedelta(days=1)).isoformat()
+    evening.put(layout.cut_off(ENVIRONMENT), json.dumps(note | {"cut_off_at": yesterday}).encode())
+    refused(evening, ChangedSinceExport, "the run long of etl")
+    evening.put(layout.cut_off(ENVIRONMENT), json.dumps(note | {"cut_off_at": evening.now.isoformat()}).encode())
+    evening.run("delete_environment")
+    assert evening.airflow.deleted
+
+
+def test_a_lease_taken_over_during_the_last_look_keeps_it(evening: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    rest = evening.airflow._rest
+
+    def taken_over(path: str, *more: Any) -> Any:
+        if path == "/eventLogs":
+            record(evening, lease_owner="arn:another", lease_fence=8)
+        return rest(path, *more)
+
+    monkeypatch.setattr(evening.airflow, "_rest", taken_over)
+    refused(evening, LeaseLost, "at the last moment")
+
+
+def test_a_delete_that_mwaa_refuses_is_not_accepted(evening: Night) -> None:
+    for status, name in ((400, "ValidationException"), (403, "AccessDeniedException")):
+        evening.airflow.refusal = (status, name, "must complete previous operation")
+        with pytest.raises(DeleteRefused, match=f"must complete previous operation .{name}"):
+            evening.run("delete_environment")
+
+
+def test_a_service_that_fails_for_the_moment_is_asked_again(evening: Night) -> None:
+    evening.airflow.refusal = (503, "ServiceUnavailableException", "later")
+    with pytest.raises(ServiceUnavailable):
+        evening.run("delete_environment")
+    evening.airflow.refusal = None
+    evening.run("delete_environment")
+    assert evening.airflow.environment
+    assert evening.airflow.environment["Status"] == "DELETING"
+
+
+def test_an_environment_gone_between_look_and_delete_counts_as_deleted(evening: Night) -> None:
+    evening.airflow.refusal = (404, "ResourceNotFoundException", "Environment dev not found.")
+    assert evening.run("delete_environment")["accepted_at"]
+
+
+# ---------------------------------------------------------------- the books
+
+
+def test_the_night_and_the_morning_are_in_the_ledger(evening: Night, capsys: pytest.CaptureFixture[str]) -> None:
+    started = (evening.now - timedelta(minutes=30)).isoformat()
+    asked = {"cycle_id": "c1", "started_at": started, "action": "sleep", "outcome": "asleep"}
+    night = evening.run("close_cycle", **asked)
+    assert 1800 <= night["seconds"] < 1860
+    assert (night["hours_asleep"], night["saved_usd"]) == (0.0, 0.0)
+    assert evening.read(layout.ledger(ENVIRONMENT, "c1"))["export_id"] == EXPORT_ID
+    assert '"Asleep":[1.0]' in capsys.readouterr().out.replace(" ", "")
+    deleted_at = (evening.now - timedelta(hours=10)).isoformat()
+    record(evening, deleted_at=deleted_at, incarnation=(evening.now - timedelta(minutes=30)).isoformat())
+    morning = evening.run("close_cycle", **(asked | {"cycle_id": "c2", "action": "wake", "outcome": "awake"}))
+    assert morning["hours_asleep"] == 9.5
+    assert morning["saved_usd"] == round(9.5 * 0.49, 2)
+    assert morning["summary"].startswith("dev is awake after 30 min. It slept 9.5 h, saving about 4.6")
+    emitted = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert emitted["environment"] == ENVIRONMENT
+    assert emitted["HoursAsleep"] == [9.5]
+    assert evening.run("close_cycle", **(asked | {"cycle_id": "c2", "action": "wake", "outcome": "awake"})) == morning
+
+
+def test_an_environment_without_papers_still_closes_its_books(night: Night) -> None:
+    night.event = {"environment": ENVIRONMENT}
+    started = night.now.isoformat()
+    closed = night.run("close_cycle", cycle_id="c", action="wake", outcome="awake", started_at=started)
+    assert (closed["hours_asleep"], closed["saved_usd"]) == (0.0, 0.0)
