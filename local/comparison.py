@@ -10,6 +10,7 @@ wrong there must not be believed here. Only the reasons why a table is not carri
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -293,6 +294,10 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
     def recomputed(was: Row, now: Row | None) -> bool:
         return was["dag_id"] in without_catchup and now is not None and now["next_dagrun"] is not None
 
+    def masked(was: Row, now: Row | None) -> bool:
+        about_secrets = re.search("variable|connection", was["event"] or "", re.IGNORECASE)
+        return about_secrets is not None and now is not None and '"masked"' in (now["extra"] or "")
+
     finalised = "the export's own run: restored as ended at its snapshot, in which it was running"
     later = "written by the export's own run after its snapshot"
     run_columns = ("state", "end_date", "updated_at", "last_scheduling_decision", "duration", "start_date")
@@ -315,6 +320,12 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
         _Rule("task_instance", finalised, frozenset(restarted), own),
         _Rule("xcom", later, None, own),
         _Rule("log", later, None, lambda was, now: int(was["id"] or 0) > export.max_log_id),
+        _Rule(
+            "log",
+            "values of variables and connections, which Airflow notes in clear: masked",
+            frozenset({"extra"}),
+            masked,
+        ),
         _Rule("job", finalised, closed, lambda was, now: was["id"] in own_jobs),
         _Rule("job", "processes of the deleted environment: restored as ended", closed, running),
         _Rule(

@@ -170,9 +170,11 @@ def _ranges(session: Session, table: str) -> list[str]:
     return [" AND ".join(filter(None, pair)) or "true" for pair in zip(lower, upper, strict=True)]
 
 
-def _delivered(column: Column, as_text: bool) -> tuple[str, str]:
+def _delivered(column: Column, table: str, as_text: bool) -> tuple[str, str]:
     """How a column of the snapshot is selected and measured; json as its text, uuid as 16 bytes."""
     name = quote(column.name)
+    if (table, column.name) in secrets.MASKED:
+        return f"{secrets.MASKED[table, column.name]} AS {name}", "text"
     if as_text:
         return f"t.{name}::text AS {name}", "text"
     sql = {
@@ -194,7 +196,7 @@ def _snapshot_pieces(session: Session, found: dict[str, Table], plans: dict[str,
         measures: dict[str, str] = {}
         for column in columns:
             measure = sums.measure_of(column, name)
-            sql, changed = _delivered(column, column.name in plan.as_text)
+            sql, changed = _delivered(column, name, column.name in plan.as_text)
             selected.append(sql)
             measures[column.name] = changed or measure
         pieces += [

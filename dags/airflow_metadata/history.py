@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_metadata.database import Column, Session, Table, literal, quote
+from airflow_metadata.secrets import MASKED
 
 # Clocks of workers differ, and a row may be stamped a little before its transaction begins.
 OVERLAP_MINUTES = 10
@@ -146,7 +147,13 @@ HISTORY: tuple[History, ...] = (
             "owner_display_name": TEXT,
             "extra": TEXT,
         },
-        (Source("log", "coalesce(t.dttm, 'infinity') >= {since}", {"logical_date": "t.execution_date"}),),
+        (
+            Source(
+                "log",
+                "coalesce(t.dttm, 'infinity') >= {since}",
+                {"logical_date": "t.execution_date", "extra": MASKED["log", "extra"]},
+            ),
+        ),
         born=True,
     ),
     History(

@@ -109,6 +109,34 @@ def test_no_secret_is_in_clear_anywhere(evening_airflow: Any, bucket: Any, worke
     assert not [secret for secret in clear if any(secret.encode() in data for data in seen)]
 
 
+def test_values_that_airflow_notes_in_its_event_log_are_masked(
+    evening_airflow: Any, bucket: Any, tmp_path: Path
+) -> None:
+    value, other = "noted-in-clear", '{"host_name": "worker", "full_command": "[\'airflow\', \'scheduler\']"}'
+    notes = {
+        "api.variable.create": json.dumps(
+            {"key": "release_notes", "value": f'"key": "no", {value}', "description": None}
+        ),
+        "ui.connection.edit": json.dumps({"conn_id": "db", "login": value, "extra": {"sslmode": value}}),
+        "cli_variables_set": json.dumps({"full_command": f"['airflow', 'variables', 'set', 'k', '{value}']"}),
+        "cli_connections_add": None,
+        "cli_scheduler": other,
+    }
+    for event, extra in notes.items():
+        evening_airflow.run("INSERT INTO log (dttm, event, extra) VALUES (now(), %s, %s)", event, extra)
+    evening_airflow.export(EXPORT)
+    files = [file for file in bucket.manifest(EXPORT)["files"] if file["table"] == "log"]
+    assert {file["role"] for file in files} == {"snapshot", "history"}
+    for file in files:
+        rows = {row["event"]: row["extra"] for row in bucket.parquet(file).to_pylist() if row["event"] in notes}
+        assert value not in str(rows)
+        assert json.loads(rows["api.variable.create"])["name"] == "release_notes"
+        assert json.loads(rows["ui.connection.edit"])["name"] == "db"
+        assert json.loads(rows["cli_variables_set"])["name"] is None
+        assert (rows["cli_connections_add"], rows["cli_scheduler"]) == (None, other)
+    assert differences(bucket, tmp_path, EXPORT) == []
+
+
 def test_the_secrets_open_with_the_key_and_hold_everything(evening_airflow: Any, bucket: Any, monkeypatch: Any) -> None:
     evening_airflow.export(EXPORT)
     for name, value in {"AWS_ENDPOINT_URL": bucket.url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}.items():
