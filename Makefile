@@ -45,7 +45,7 @@ clean:  ## Forget everything that can be made again.
 
 define install  # folder, Python version, requirements file
 	$(UV) venv --quiet --clear --python $(2) $(1)
-	$(UV) pip install --quiet --python $(1) --require-hashes -r requirements/$(3)
+	$(UV) pip install --quiet --python $(1) --require-hashes --compile-bytecode -r requirements/$(3)
 	touch $(1)/ready
 endef
 
