@@ -59,7 +59,7 @@ class Chapter:
 
 @dataclass
 class Story:
-    """The cloud, the environment and what was seen. `told` hears of each state that is entered, and of each step."""
+    """The cloud, the environment and what was seen. `told` hears of each step, and of a state when first entered."""
 
     home: Path
     wait_scale: float = 0.05
@@ -236,12 +236,13 @@ class Story:
     def _follow(self, schedule: str) -> Chapter:
         began = time.monotonic()
         arn = self.cloud.fire_schedule(schedule)
-        seen = 0
+        told: set[str] = set()
         while True:
             execution = self.cloud.execution(arn)
-            for name, _, _ in execution.states[seen:]:
-                self.told(name)
-            seen = len(execution.states)
+            for name in execution.path:
+                if name not in told:  # a poll is told once
+                    self.told(name)
+                    told.add(name)
             if execution.status != "RUNNING":
                 return Chapter(self.cloud.wait(arn), time.monotonic() - began)
             time.sleep(0.2)

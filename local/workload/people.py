@@ -172,7 +172,7 @@ class People:
     def _start(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> None:
         self.call("POST", f"/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "conf": conf})
 
-    def await_runs(self, catchup_runs: int, seconds: float = 240) -> None:
+    def await_runs(self, catchup_runs: int, seconds: float = 420) -> None:
         """Until every run by hand has ended as it should, the consumer has run and the past is caught up."""
         deadline = time.monotonic() + seconds
         while waiting := self._waiting_for(catchup_runs):
