@@ -41,6 +41,8 @@ _NEXT_RUN = (
     "next_dagrun_create_after",
 )
 _DOWNLOADS = 4
+# Classes whose serializers encrypt credentials inside the value of an XCom.
+_KEYED_XCOMS = ("deltalake.table.DeltaTable", "pyiceberg.table.Table")
 
 
 @dataclass
@@ -137,12 +139,16 @@ def _check_objects(store: Store, document: dict[str, Any]) -> None:
     """Every object that the restore needs is as promised, before the first row is written. Raises ObjectChanged."""
     entries = [*_snapshot_files(document), document["secrets"]]
     with concurrent.futures.ThreadPoolExecutor(_DOWNLOADS) as pool:
-        for checked in [pool.submit(_check_object, store, entry) for entry in entries]:
+        for checked in [pool.submit(store.check_promised, entry) for entry in entries]:
             checked.result()
 
 
-def _check_object(store: Store, entry: dict[str, Any]) -> None:
-    store.read_promised(entry)
+def _read(store: Store, entry: dict[str, Any]) -> bytes:
+    """An object that was checked before; its version cannot change, only vanish."""
+    data = store.read(entry["key"], entry["version_id"])
+    if data is None:
+        raise ObjectChanged(f"{entry['key']} vanished during the restore. Restore another export.")
+    return data
 
 
 def _staged(table: str) -> str:
@@ -176,6 +182,7 @@ class _Restore:
         self._stage()
         self._finish_exporter()
         self._normalise()
+        unreadable = self._name_unreadable_xcoms()
         self._find_clashes()
         self._reserve_ids()
         self.session.execute("SET LOCAL lock_timeout = '30s'")
@@ -198,6 +205,7 @@ class _Restore:
             "left": sum(self.left.values()),
             "clashes": len(self.lost),
             "reset_tasks": self.reset_tasks,
+            "unreadable_xcoms": unreadable,
         }
 
     # Staging
@@ -205,7 +213,7 @@ class _Restore:
     def _stage(self) -> None:
         """Every carried row into temporary tables, as Arrow batches."""
         for entry in _snapshot_files(self.document):
-            source = pq.ParquetFile(io.BytesIO(self.store.read_promised(entry)))
+            source = pq.ParquetFile(io.BytesIO(_read(self.store, entry)))
             for group in range(source.num_row_groups):  # an empty table has none
                 self.session.stage(f"staged_{entry['table']}", source.read_row_group(group))
         self._stage_secrets()
@@ -222,7 +230,7 @@ class _Restore:
         """Secrets under this environment's Fernet key, beside or into the rows they belong to."""
         entry = self.document["secrets"]
         context = secrets.context(self.settings.environment, self.document["export_id"])
-        clear = secrets.unseal(self.store.read_promised(entry), self.settings.kms_key_arn, context)
+        clear = secrets.unseal(_read(self.store, entry), self.settings.kms_key_arn, context)
         for name, rows in secrets.encrypted_again(clear, fernet()).items():
             if len(rows) != entry["rows"][name]:
                 raise CountsDiffer(
@@ -286,6 +294,16 @@ class _Restore:
                 start_date = CASE WHEN state IN ('running', 'restarting') THEN NULL ELSE start_date END
                 WHERE state IN ('running', 'restarting', 'queued', 'scheduled')"""
             )
+
+    def _name_unreadable_xcoms(self) -> int:
+        """XComs that hold text under the old Fernet key inside their value: they come back, and cannot be decrypted."""
+        if "xcom" not in self.staged:
+            return 0
+        holds = " OR ".join(f"position({literal(name)}::bytea IN value) > 0" for name in _KEYED_XCOMS)
+        found = self.session.rows(f"SELECT dag_id, run_id, task_id, key FROM {_staged('xcom')} WHERE {holds}")
+        for row in found:
+            log.warning("Restored, but encrypted inside with the old environment's Fernet key: XCom %s", "/".join(row))
+        return len(found)
 
     # Clashes and ids
 

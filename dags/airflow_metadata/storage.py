@@ -113,32 +113,40 @@ class Store:
             raise
         return True
 
-    def read(self, key: str, version_id: str | None = None) -> bytes | None:
-        """All bytes of an object, or None if it is missing."""
+    def _open(self, key: str, version_id: str | None = None) -> Any:
+        """The body of an object, or None if it is missing."""
         version = {"VersionId": version_id} if version_id else {}
         try:
-            return bytes(self._client.get_object(Bucket=self.bucket, Key=key, **version)["Body"].read())
+            return self._client.get_object(Bucket=self.bucket, Key=key, **version)["Body"]
         except ClientError as error:
             if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion", "404"):
                 return None
             raise
+
+    def read(self, key: str, version_id: str | None = None) -> bytes | None:
+        """All bytes of an object, or None if it is missing."""
+        body = self._open(key, version_id)
+        return None if body is None else bytes(body.read())
 
     def read_json(self, key: str) -> dict[str, Any] | None:
         """A JSON object, or None if it is missing."""
         data = self.read(key)
         return None if data is None else dict(json.loads(data))
 
-    def read_promised(self, entry: dict[str, Any]) -> bytes:
-        """An object exactly as the manifest promised it: by version id, with the size and SHA-256 noted there.
+    def check_promised(self, entry: dict[str, Any]) -> None:
+        """An object is exactly what the manifest promised: there, in that version, of that size and SHA-256.
 
-        Raises ObjectChanged.
+        Read as a stream. Raises ObjectChanged.
         """
-        data = self.read(entry["key"], entry["version_id"])
-        if data is None:
+        body = self._open(entry["key"], entry["version_id"])
+        if body is None:
             raise ObjectChanged(f"{entry['key']} (version {entry['version_id']}) is gone. Restore another export.")
-        if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        digest, size = hashlib.sha256(), 0
+        for chunk in body.iter_chunks(1024 * 1024):
+            digest.update(chunk)
+            size += len(chunk)
+        if size != entry["bytes"] or digest.hexdigest() != entry["sha256"]:
             raise ObjectChanged(f"{entry['key']} is not what the manifest promised. Restore another export.")
-        return data
 
     def put(self, key: str, data: bytes) -> dict[str, Any]:
         """Write an object; answers {"key", "version_id", "bytes", "sha256"}."""

@@ -22,6 +22,7 @@ SECRETS = {
     "registration": "registration-secret-hash",
 }
 EXPORTER = ("db_export_dag", "20261122T230501Z-1a2b3c4d")
+DELTA = b'{"__classname__": "deltalake.table.DeltaTable", "__data__": {}}'
 PICKLE = pickle.dumps({"conf": AWKWARD, "n": [None, 1.5, b"\0\xff"]})
 OPERATOR_CONFIG = pickle.dumps({})
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
@@ -267,7 +268,13 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
         [("etl.daily", "running", "waits", -1, 1, DAY, DAY, 5, DAY)],
     )
     many("task_map", "dag_id run_id task_id map_index length keys", [(*first, 2, '["ü", null]')])
-    xcoms = [("return_value", b'{"a": null}'), (AWKWARD, bytes(range(256))), ("empty", b""), ("none", None)]
+    xcoms = [
+        ("return_value", b'{"a": null}'),
+        (AWKWARD, bytes(range(256))),
+        ("empty", b""),
+        ("none", None),
+        ("delta", DELTA),
+    ]
     many(
         "xcom",
         "dag_run_id dag_id run_id task_id map_index key value timestamp",

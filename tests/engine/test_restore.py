@@ -87,9 +87,10 @@ def test_what_lives_stays(asleep: Any, awake: Any) -> None:
 
 
 def test_secrets_come_back_under_the_new_key(asleep: Any, awake: Any) -> None:
-    awake.restore("morning-1")
+    answer = awake.restore("morning-1")
     for table, without in (("connection", ()), ("variable", ()), ("trigger", ("triggerer_id",))):
         assert portrait(awake, table, without=without) == portrait(asleep, table, without=without)
+    assert answer["unreadable_xcoms"] == 1, "a delta table's credentials lie encrypted inside the value"
     stored = [row[0] for row in awake.rows("SELECT val FROM variable WHERE is_encrypted ORDER BY key")]
     assert len(stored) == 3, "also the one that lay in clear is protected now"
     # Airflow itself reads them.
