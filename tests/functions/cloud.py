@@ -77,6 +77,7 @@ class Cloud:
         AUTHORITY.cert_pem.write_to_path(home / "ca.pem")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(home / "ca.pem"))
         monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+        monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # hundreds of images that nobody looks at
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
@@ -111,15 +112,14 @@ class Cloud:
         self.subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24")["Subnet"]["SubnetId"] for n in (1, 2)]
         self.group = ec2.create_security_group(GroupName="mwaa", Description="mwaa", VpcId=vpc)["GroupId"]
         role = iam.create_role(RoleName="airflow", Path="/service-role/", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-        self.mwaa_key = self.client("kms").create_key()["KeyMetadata"]["Arn"]
-        key = self.client("kms").create_key()["KeyMetadata"]["Arn"]
+        self.key = self.client("kms").create_key()["KeyMetadata"]["Arn"]
         self.client("dynamodb").create_table(
             TableName="records",
             KeySchema=[{"AttributeName": "environment", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": "environment", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        self.monkeypatch.setenv("KEY_ARN", key)
+        self.monkeypatch.setenv("KEY_ARN", self.key)
         self.request = {
             "Name": "dev",
             "ExecutionRoleArn": role,
@@ -133,7 +133,7 @@ class Cloud:
             "EnvironmentClass": "mw1.small",
             "MinWebservers": 2,
             "MaxWebservers": 3,
-            "KmsKey": self.mwaa_key,
+            "KmsKey": self.key,
             "Tags": {"team": "data"},
         }
 

@@ -151,6 +151,7 @@ def test_asking_twice_is_asking_once(cli, server, status):
     [
         ("DagNotFound: Dag id X not found in DagModel\n", DagNotFound),
         ("Traceback (most recent call last):\nairflow.exceptions.DagNotFound: Dag id X\n", DagNotFound),
+        ("ValueError: a plugin that is broken\nDagNotFound: Dag id X not found in DagModel\n", DagNotFound),
         ("JSONDecodeError: Expecting value\n", CommandFailed),
         ("sub command not allowed", CommandNotAllowed),
         ("airflow command error: argument -r: expected one argument", CommandFailed),

@@ -148,7 +148,7 @@ class TestBlueprint:
         s3.delete_object(Bucket="dags", Key="requirements.txt", VersionId=cloud.requirements)
         cloud.client("ec2").delete_subnet(SubnetId=cloud.subnets[1])
         cloud.client("ec2").delete_security_group(GroupId=cloud.group)
-        cloud.client("kms").disable_key(KeyId=cloud.mwaa_key.rpartition("/")[2])
+        cloud.client("kms").disable_key(KeyId=cloud.key.rpartition("/")[2])
         with pytest.raises(NotCreatableAgain) as error:
             self.write(cloud)
         for problem in (
@@ -158,7 +158,7 @@ class TestBlueprint:
             f"s3://dags/requirements.txt (version {cloud.requirements}) does not exist",
             f"the subnet {cloud.subnets[1]} does not exist",
             f"the security group {cloud.group} does not exist",
-            f"the KMS key {cloud.mwaa_key} is not enabled (Disabled)",
+            f"the KMS key {cloud.key} is not enabled (Disabled)",
         ):
             assert problem in str(error.value)
         assert cloud.subnets[0] not in str(error.value)
