@@ -10,7 +10,7 @@ endif
 UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.venv-uv/bin/uv)
 export UV_LINK_MODE ?= copy
 
-.PHONY: help demo test check build lock clean
+.PHONY: help demo test check build docs lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ test: check .venv-airflow/ready .venv-glue/ready  ## Everything, with a real Air
 
 build: .venv/ready .venv-sam/ready  ## Build the stack for sam deploy.
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build
+
+docs: .venv/ready  ## Write the tables of docs/ that come from the code.
+	$(PY) docs/make_tables.py
 
 lock: $(UV)  ## Pin every requirement again, with hashes.
 	$(UV) pip compile -q --generate-hashes --no-emit-index-url --upgrade --python-version 3.13 requirements/tools.in -o requirements/tools.txt

@@ -1,0 +1,43 @@
+"""Documents that cannot lie."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.template
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def make_tables():
+    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "docs/make_tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_comes_back_is_what_the_code_does(make_tables):
+    text = (ROOT / "docs/what-comes-back.md").read_text()
+    assert text == make_tables.rewritten(text, make_tables.what_comes_back()), "run `make docs`"
+
+
+@pytest.mark.parametrize("document", ["README.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
+def test_every_link_and_every_make_target_is_there(document):
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / document).parent / target).exists(), target
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+
+
+def test_the_readme_is_one_screen():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 60
+
+
+def test_the_deployment_guide_names_what_the_template_has():
+    template = (ROOT / "template.yaml").read_text()
+    for output in re.findall(r"output `(\w+)`", (ROOT / "docs/deploy.md").read_text()):
+        assert f"\n  {output}:\n" in template, output
