@@ -16,7 +16,7 @@ help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: .venv/ready .venv-airflow/ready .venv-glue/ready  ## One night and one morning of a real Airflow on this machine (ARGS=--keep leaves it up).
-	$(PY) -m local.demo $(ARGS)
+	PYTHONPATH=src $(PY) -m local.demo $(ARGS)
 
 check: .venv/ready  ## The fast part: lint, types, arrows, template, state machines, stories. Under 2 minutes.
 	.venv/bin/ruff check .
