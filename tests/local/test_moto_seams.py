@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
+import moto.backends
 import pytest
 from moto.stepfunctions.parser.asl.jsonata import jsonata as moto_jsonata
 from moto.stepfunctions.parser.asl.parse import asl_parser
@@ -50,6 +52,14 @@ def test_every_seam_is_applied() -> None:
 def test_a_seam_without_its_target_is_loud() -> None:
     with moto_seams._Replacer() as replace, pytest.raises(AttributeError):
         replace.attribute(moto_jsonata, "no_such_function", None)
+
+
+def test_list_modules_once(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[Any] = []
+    monkeypatch.setattr(os, "listdir", lambda *path: listed.append(path) or [])
+    cloud.client("s3").list_buckets()
+    assert listed == []
+    assert "stepfunctions" in moto.backends.list_of_moto_modules()
 
 
 def test_parse_each_definition_once(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,3 +213,30 @@ def test_take_loopback_for_encrypted(cloud: LocalCloud) -> None:
     assert json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]) == json.loads(policy)
     s3.delete_object(Bucket=name, Key="open")
     s3.delete_bucket(Bucket=name)
+
+
+def test_run_glue_jobs(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+
+    def run(_self: Any, run_id: str, script: str, arguments: dict[str, str]) -> tuple[str, str]:
+        may_end.wait(10)
+        return "FAILED", f"{script} {arguments['--input']}"
+
+    monkeypatch.setattr("local.glue.LocalSpark.run", run)
+    glue = cloud.client("glue")
+    command = {"Name": "glueetl", "ScriptLocation": "s3://b/job.py"}
+    glue.create_job(Name="job", Role="r", Command=command, DefaultArguments={"--input": "a"})
+    run_id = glue.start_job_run(JobName="job", Arguments={"--input": "b"})["JobRunId"]
+
+    def described() -> dict[str, Any]:
+        return dict(glue.get_job_run(JobName="job", RunId=run_id)["JobRun"])
+
+    assert [described()["JobRunState"] for _ in range(3)] == ["RUNNING"] * 3
+    with pytest.raises(glue.exceptions.ConcurrentRunsExceededException):
+        glue.start_job_run(JobName="job")
+    may_end.set()
+    deadline = time.monotonic() + 10
+    while described()["JobRunState"] == "RUNNING" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (described()["JobRunState"], described()["ErrorMessage"]) == ("FAILED", "s3://b/job.py b")
+    glue.delete_job(JobName="job")
