@@ -8,7 +8,7 @@ from typing import Any
 from transient_mwaa.domain import layout, manifest
 from transient_mwaa.domain.evidence import FileEvidence, Finding, SecretsEvidence
 from transient_mwaa.domain.manifest import Manifest
-from transient_mwaa.domain.verdict import VerifiedExport, Verdict, file_reasons, judge
+from transient_mwaa.domain.verdict import Verdict, VerifiedExport, file_reasons, judge
 
 ENVIRONMENT = "dev"
 EXPORT_ID = "20261122T230501Z-1a2b3c4d"

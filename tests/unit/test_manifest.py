@@ -1,3 +1,4 @@
+import contextlib
 import json
 from typing import Any
 
@@ -40,10 +41,8 @@ def test_a_manifest_with_a_gap_is_refused_or_promises_something_else(path: tuple
     own = promise.document()
     del at(own, path[:-1])[path[-1]]
     # Only what may be absent (a table nobody needs, a key column) leaves a manifest; it is never the same one.
-    try:
+    with contextlib.suppress(ManifestInvalid):
         assert promise.parse(own) != promise.parse(promise.document())
-    except ManifestInvalid:
-        pass
 
 
 @given(st.sampled_from(PATHS), st.sampled_from([None, True, -1, 1.5, "", "x", [], {}, [[]], {"x": 1}]))
@@ -52,10 +51,8 @@ def test_a_manifest_with_another_value_is_refused_or_promises_something_else(pat
     if json.dumps(at(own, path)) == json.dumps(value):
         return
     at(own, path[:-1])[path[-1]] = value
-    try:
+    with contextlib.suppress(ManifestInvalid):
         assert promise.parse(own) != promise.parse(promise.document())
-    except ManifestInvalid:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -123,7 +120,7 @@ def broken(change: str) -> dict[str, Any]:
         ("m['tables']['variable']['carried'] = 'excluded'", "variable may not be carried as excluded"),
         ("m['tables']['dag']['carried'] = 'secrets'", "dag may not be carried as secrets"),
         ("dag['table'] = 'variable'", "holds secrets and must not be Parquet"),
-        ("m['files'][6]['schema'][4][0] = 'kwargs'; m['files'][6]['sums']['kwargs'] = m['files'][6]['sums'].pop('name')",
+        ("m['files'][6]['schema'][4][0] = 'kwargs'",
          "trigger.kwargs holds secrets"),
         ("dag['schema'].append(['id', 'int64'])", "id stands there twice"),
         ("dag['schema'] = []", "it has no columns"),
@@ -163,7 +160,7 @@ def test_every_reason_is_named_at_once() -> None:
 def test_a_thousand_reasons_still_make_a_message_of_bounded_length() -> None:
     own = promise.document()
     own["files"] = [{}] * 500
-    with pytest.raises(ManifestInvalid, match="and [0-9]+ more") as refused:
+    with pytest.raises(ManifestInvalid, match=r"and [0-9]+ more") as refused:
         promise.parse(own)
     assert len(str(refused.value)) < 20_000
 

@@ -28,7 +28,9 @@ def test_an_export_as_promised_is_good() -> None:
 
 FREE = {"airflow_version", "alembic_revision", "max_log_id", "reason", "watermark"}
 """Members about which nothing that was read back can say anything."""
-CHECKED = [path for path in PATHS if path[-1] not in FREE and path[:2] != ("tables", "alembic_version")]
+UNCARRIED = ("tables", "alembic_version")
+"""A table that is not carried has no file either: only the writer, who asks the live schema, knows that it is there."""
+CHECKED = [path for path in PATHS if path[-1] not in FREE and path[:2] != UNCARRIED and path != ("tables",)]
 
 
 def changed(value: Any) -> Any:
