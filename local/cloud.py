@@ -239,14 +239,12 @@ class LocalCloud:
         """Waits until an execution is over. Raises TimeoutError after that many real seconds."""
         deadline = time.monotonic() + timeout
         pause = 0.005
-        while True:
-            execution = self.execution(arn)
-            if execution.status in FINISHED:
-                return execution
+        while _status(self._find_execution(arn)) not in FINISHED:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{arn} is still in {execution.path[-1:]} after {timeout} s.")
+                raise TimeoutError(f"{arn} is still in {self.execution(arn).path[-1:]} after {timeout} s.")
             time.sleep(pause)
-            pause = min(0.1, pause * 1.5)
+            pause = min(0.05, pause * 1.5)
+        return self.execution(arn)
 
     def run(self, machine_name: str, input: Any, timeout: float = 3600.0) -> Execution:  # noqa: A002
         """start and wait."""
@@ -254,10 +252,7 @@ class LocalCloud:
 
     def execution(self, arn: str) -> Execution:
         """An execution as it stands."""
-        found = next((each for each in self._executions() if each.exec_arn == arn), None)
-        if found is None:
-            raise LookupError(f"No execution {arn}.")
-        status = str(getattr(found.exec_status, "value", found.exec_status))
+        found = self._find_execution(arn)
         events: list[dict[str, Any]] = []
         if found.exec_worker is not None and found.exec_worker.env is not None:
             events = copy.deepcopy(list(found.exec_worker.env.event_manager.get_event_history()))
@@ -266,13 +261,19 @@ class LocalCloud:
                 event["timestamp"] = datetime.fromisoformat(event["timestamp"])
         return Execution(
             arn=arn,
-            status=status,
+            status=_status(found),
             states=_states(events),
             error=found.error or "",
             cause=found.cause or "",
             output=found.output,
             history=events,
         )
+
+    def _find_execution(self, arn: str) -> Any:
+        found = next((each for each in self._executions() if each.exec_arn == arn), None)
+        if found is None:
+            raise LookupError(f"No execution {arn}.")
+        return found
 
     def executions(self, machine_name: str) -> list[str]:
         """ARNs of a state machine's executions, in order of their start."""
@@ -302,9 +303,9 @@ class LocalCloud:
 
     def _execution_ended(self, execution: Any) -> None:
         """What Step Functions tells EventBridge."""
-        status = str(getattr(execution.exec_status, "value", execution.exec_status))
         if self.events_lost:
             return
+        status = _status(execution)
         detail = {
             "executionArn": execution.exec_arn,
             "stateMachineArn": execution.state_machine.arn,
@@ -381,6 +382,10 @@ class _Server(ThreadedMotoServer):
         self._server = make_server(self._ip_address, self._port, app, True, request_handler=MotoRequestHandler)
         self._server_ready_event.set()
         self._server.serve_forever(poll_interval=0.02)
+
+
+def _status(execution: Any) -> str:
+    return str(getattr(execution.exec_status, "value", execution.exec_status))
 
 
 def _states(events: list[dict[str, Any]]) -> list[tuple[str, datetime, float]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import select
@@ -21,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from local.clock import Clock
 from local.lambda_worker import Context, error_of
@@ -169,7 +170,7 @@ class Functions:
 
     def _invoke_here(self, function: Function, event: Event) -> dict[str, Any]:
         context = Context(**function.context)
-        with self._one_at_a_time, self._output_to(self.log(function.name)):
+        with self._one_at_a_time, _output.to(self.log(function.name)):
             try:
                 handler = self._handler(function)
                 return {"result": json.loads(json.dumps(handler(event, context)))}
@@ -187,10 +188,34 @@ class Functions:
             self._modules[function.name] = module
         return getattr(self._modules[function.name], function.handler.rpartition(".")[2])
 
+
+class _Output(io.TextIOBase):
+    """stdout and stderr of functions in this process. One for ever: loggers keep the stream they found."""
+
+    def __init__(self) -> None:
+        self._log: TextIO | None = None
+
     @contextlib.contextmanager
-    def _output_to(self, path: Path) -> Iterator[None]:
-        with path.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            yield
+    def to(self, path: Path) -> Iterator[None]:
+        with path.open("a") as self._log, contextlib.redirect_stdout(self), contextlib.redirect_stderr(self):
+            try:
+                yield
+            finally:
+                self._log = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        stream = self._log or sys.stdout
+        return len(text) if stream is self else stream.write(text)
+
+    def flush(self) -> None:
+        if self._log is not None:
+            self._log.flush()
+
+
+_output = _Output()
 
 
 @dataclass

@@ -107,6 +107,7 @@ def applied(hooks: Hooks) -> Iterator[None]:
     with _Replacer() as replace:
         run_state_machines_and_lambdas_without_docker(replace)
         parse_each_definition_once(replace)
+        list_modules_once(replace)
         evaluate_jsonata(replace)
         fail_queries_by_name(replace)
         escape_string_variables(replace)
@@ -129,6 +130,12 @@ def run_state_machines_and_lambdas_without_docker(replace: _Replacer) -> None:
     """The two switches that moto has for it; it keeps them in one dictionary per process."""
     replace.item(default_user_config, "stepfunctions", {"execute_state_machine": True})
     replace.item(default_user_config, "lambda", {"use_docker": False})
+
+
+def list_modules_once(replace: _Replacer) -> None:
+    """moto reads its own folder at every request."""
+    modules = frozenset(moto.backends.list_of_moto_modules())
+    replace.attribute(moto.backends, "list_of_moto_modules", lambda: modules)
 
 
 def parse_each_definition_once(replace: _Replacer) -> None:

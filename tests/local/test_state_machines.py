@@ -130,3 +130,12 @@ def test_an_unknown_machine_is_named(cloud: LocalCloud) -> None:
 def test_only_one_cloud_at_a_time(cloud: LocalCloud, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="leave the other"), LocalCloud(tmp_path):
         pass
+
+
+def test_a_logger_made_at_import_outlives_its_first_invocation(cloud: LocalCloud) -> None:
+    for name in ("first", "second"):
+        cloud.run("tour-test", {"greet": name, "count": 0})
+    log = cloud.functions.log("greet").read_text()
+    assert "logged first" in log
+    assert "logged second" in log
+    assert "Logging error" not in log

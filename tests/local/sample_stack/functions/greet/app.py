@@ -1,6 +1,8 @@
 """Greets, and does on demand what functions do wrong."""
 
+import logging
 import os
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -9,12 +11,17 @@ from greetings import Rude, Shy
 
 GREETING = os.environ["GREETING"]
 VARIABLES = dict(os.environ)
+LOGGER = logging.getLogger("greet")
+LOGGER.setLevel(logging.INFO)
+if not LOGGER.handlers:
+    LOGGER.addHandler(logging.StreamHandler(sys.stdout))
 S3 = boto3.client("s3")
 
 
 def handler(event, context):
     who = event.get("who", "")
     print(f"greeting {who}")  # noqa: T201 - what a function prints is kept
+    LOGGER.info("logged %s", who)
     if who == "rude":
         raise Rude('He said "no".\nTwice, in C:\\temp.')
     if who == "shy" and event["again"] < 2:
