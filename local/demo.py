@@ -192,7 +192,8 @@ class Demo:
         story = self.story
         with story.canaries() as canaries:
             found = find({**story.secrets.values, **canaries.values}, story.searched().places())
-        plain = {finding for finding in found if finding.secret in story.secrets.values}
+        # What cannot be read counts as clear: nobody knows what is in it.
+        plain = {finding for finding in found if finding.secret not in canaries.values}
         seen = {finding.secret for finding in found} & set(canaries.values)
         self.check(
             seen == set(canaries.values),

@@ -33,6 +33,10 @@ BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 DATABASE_FILES = "PG_VERSION"  # the file that marks PostgreSQL's folder, which is Airflow's own store
 
 
+UNREADABLE = "(cannot be read)"
+"""Stands for a secret in a finding: this Parquet file is broken, so nobody knows what is in it."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """A secret in clear: which one (its name, never its value), where, and through what it was read ("" = plainly)."""
@@ -66,8 +70,11 @@ class Finder:
                 yield Finding(name, where, " > ".join(through))
         if len(through) == DEPTH:
             return
-        for how, inner in _unpacked(data):
-            yield from self._look(inner, where, (*through, how))
+        try:
+            for how, inner in _unpacked(data):
+                yield from self._look(inner, where, (*through, how))
+        except (OSError, pa.ArrowException):
+            yield Finding(UNREADABLE, where, " > ".join((*through, "parquet")))
 
 
 def _spellings(value: str) -> set[bytes]:

@@ -15,7 +15,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.finder import PACKED, Canaries, Cloud, Finder, Finding, Place, find, new_secret
+from local.finder import PACKED, UNREADABLE, Canaries, Cloud, Finder, Finding, Place, find, new_secret
 
 pytestmark = pytest.mark.local
 
@@ -72,6 +72,12 @@ def test_what_only_looks_packed_does_no_harm() -> None:
     ):
         assert not found(data)
     assert found(b"x, and then " + SECRET.encode()) == {""}
+
+
+def test_a_broken_parquet_file_is_no_blind_spot() -> None:
+    data = bytearray(PACKED["parquet text"]("harmless"))
+    data[20] ^= 0xFF
+    assert {finding.secret for finding in Finder({"password": SECRET}).look(bytes(data), "here")} == {UNREADABLE}
 
 
 def test_ciphertext_is_no_finding() -> None:
