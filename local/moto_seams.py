@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import json
 import math
@@ -27,6 +28,7 @@ import moto.backend_index
 import moto.backends
 from botocore.config import Config
 from jsonata import Jsonata
+from jsonata.utils import Utils
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
 from moto.glue.models import FakeJob, FakeJobRun
@@ -187,7 +189,53 @@ def fail_queries_by_name(replace: _Replacer) -> None:
 
 
 def jsonata_value(expression: str) -> Any:
-    """Value of an expression, with what Step Functions adds to JSONata and without $eval, which it forbids."""
+    """Value of an expression. Variables are bound, not parsed with it, so that each expression is parsed once."""
+    bare, variables = _split_declarations(expression)
+    with _one_evaluation:  # a parsed expression keeps the state of its evaluation
+        try:
+            return _compiled(bare).evaluate(None, variables)
+        except Exception as error:
+            raise moto_jsonata.JSONataException("States.QueryEvaluationError", str(error)) from error
+
+
+_one_evaluation = threading.Lock()
+_DECLARATION = re.compile(r"\$([A-Za-z0-9_]+):=")
+_decoder = json.JSONDecoder()
+
+
+def _split_declarations(expression: str) -> tuple[str, dict[str, Any]]:
+    """moto writes `($name:=<JSON>;... <expression>)`, at times inside `$exists(...)`: the expression, and the names."""
+    begin = re.match(r"(?:\$\w+\()?\(", expression)
+    if begin is None:
+        return expression, {}
+    variables: dict[str, Any] = {}
+    position = begin.end()
+    while declaration := _DECLARATION.match(expression, position):
+        try:
+            value, end = _decoder.raw_decode(expression, declaration.end())
+        except json.JSONDecodeError:  # the expression's own variable
+            break
+        if expression[end : end + 1] != ";":
+            break
+        variables[declaration[1]] = _with_nulls(value)
+        position = end + 1
+    return begin[0] + expression[position:], variables
+
+
+def _with_nulls(value: Any) -> Any:
+    """JSONata tells null from nothing; in Python both are None."""
+    if value is None:
+        return Utils.NULL_VALUE
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    return value
+
+
+@functools.cache
+def _compiled(expression: str) -> Jsonata:
+    """With what Step Functions adds to JSONata and without $eval, which it forbids."""
     compiled = Jsonata(expression)
     compiled.register_lambda("uuid", lambda: str(uuid.uuid4()))
     compiled.register_lambda("parse", json.loads)
@@ -200,10 +248,7 @@ def jsonata_value(expression: str) -> Any:
     )
     compiled.register_lambda("random", lambda seed=None: random.Random(seed).random())
     compiled.register_lambda("eval", _no_eval)
-    try:
-        return compiled.evaluate(None)
-    except Exception as error:
-        raise moto_jsonata.JSONataException("States.QueryEvaluationError", str(error)) from error
+    return compiled
 
 
 def _no_eval(*_: object) -> None:

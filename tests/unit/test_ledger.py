@@ -59,6 +59,4 @@ def test_prices_say_when_and_where_they_are_from() -> None:
     own = closed().to_json()
     assert own["prices_as_of"]
     assert "pricing" in own["prices_source"]
-    assert set(ledger.USD_PER_HOUR) == {
-        f"mw1.{size}" for size in ("micro", "small", "medium", "large", "xlarge", "2xlarge")
-    }
+    assert set(ledger.USD_PER_HOUR) == {f"mw1.{size}" for size in ("micro", "small", "medium", "large")}

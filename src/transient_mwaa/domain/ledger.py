@@ -6,16 +6,14 @@ from typing import Any, Literal
 
 PRICES_AS_OF = "2026-11-22"
 PRICES_SOURCE = (
-    "us-east-1, base environment only. micro to large: figures that third parties quote from the AWS pricing page; "
-    "xlarge and 2xlarge: not confirmed by a second source. Check https://aws.amazon.com/managed-workflows-for-apache-airflow/pricing/"
+    "us-east-1, base environment only; figures that third parties quote, medium and large disputed. "
+    "Check https://aws.amazon.com/managed-workflows-for-apache-airflow/pricing/"
 )
 USD_PER_HOUR = {
     "mw1.micro": 0.29,
     "mw1.small": 0.49,
     "mw1.medium": 0.74,
     "mw1.large": 0.99,
-    "mw1.xlarge": 1.98,
-    "mw1.2xlarge": 3.97,
 }
 """List price of one environment while it is up, without additional workers, schedulers, web servers and storage."""
 

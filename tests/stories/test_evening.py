@@ -1,0 +1,332 @@
+"""Evenings: the happy one, and every way in which one does not end asleep."""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.stories.conftest import BUCKET, SLEEP_AT
+
+pytestmark = pytest.mark.stories
+
+
+def stays_awake_as_it_was(night):
+    """Promise 2: until the delete is accepted, every failure gives the DAGs back and tells a human."""
+    assert night.execution.status == "FAILED"
+    assert night.exists
+    assert night.calls("delete_environment") == []
+    assert night.active_dags == night.active_dags_before
+    assert "lease_owner" not in night.record
+    subject, message = night.messages[-1]
+    assert subject == "Transient MWAA needs you this evening"
+    assert night.execution.error in message
+    return True
+
+
+def test_a_happy_night(night):
+    night.run()
+    assert night.ended == "Asleep"
+    assert not night.exists
+    assert night.record["phase"] == "asleep"
+    assert "lease_owner" not in night.record
+    assert night.read("environments/dev/owed_dags.json")["dag_ids"] == sorted(night.active_dags_before)
+    assert night.messages[-1][0] == "Asleep: dev"
+    assert [key for key in night.keys("export/dag_run/dt=2026-11-23/") if key.endswith(".parquet")]
+    assert night.keys("ledger/environment=dev/")
+
+
+def test_nothing_that_is_secret_is_in_clear(night):
+    night.run()
+    history = str(night.execution.history)
+    for key in night.keys(""):
+        body = night.cloud.client("s3").get_object(Bucket=night.stack.outputs["DataBucketName"], Key=key)["Body"].read()
+        assert b"s3cret" not in body, key
+    assert "s3cret" not in history
+    assert night.keys("environments/dev/blueprints/")
+
+
+def test_running_work_is_waited_for(night):
+    run_id = night.airflow.busy_until(SLEEP_AT + timedelta(minutes=20))
+    seen = {}
+
+    def look(event):
+        seen["run"] = night.airflow.run("long_haul", run_id)["state"]
+
+    night.cloud.before("start_export", look)
+    night.run()
+    assert night.ended == "Asleep"
+    assert seen["run"] == "success"
+    assert "Give running tasks a moment" in night.execution.path
+
+
+def test_an_asset_consumer_gets_its_event(night):
+    """Pausing the consumer before its producer had ended would have lost the event for ever."""
+    from local.airflow_in_memory import Task
+
+    loading = Task("load", lasts=timedelta(minutes=10), produces=("s3://lake/orders",))
+    night.airflow.add_dag("loader", tasks=(loading,))
+    night.at(SLEEP_AT - timedelta(minutes=1))
+    night.airflow.trigger("loader")
+    before = {}
+    night.cloud.before(
+        "delete_environment",
+        lambda event: before.update(runs=[r for r in night.airflow.rows("dag_run") if r["dag_id"] == "consumer"]),
+    )
+    night.run()
+    assert night.ended == "Asleep"
+    assert [run["state"] for run in before["runs"]] == ["success"]
+
+
+@pytest.mark.parametrize("night", [{"DrainMinutes": "10"}], indirect=True)
+def test_work_that_goes_on_postpones_the_night(night):
+    night.airflow.busy_until(SLEEP_AT + timedelta(hours=2))
+    night.run()
+    assert "Let the work go on for a while" in night.execution.path
+    assert night.ended == "Asleep"
+
+
+@pytest.mark.parametrize("night", [{"DrainMinutes": "10"}], indirect=True)
+def test_work_that_goes_on_all_night_keeps_the_environment(night):
+    night.airflow.busy_until(SLEEP_AT + timedelta(hours=14))
+    night.active_dags_before = night.active_dags
+    night.run()
+    assert night.ended == "Still awake: work was still running"
+    assert stays_awake_as_it_was(night)
+    assert "long_haul" in night.messages[-1][1]
+
+
+@pytest.mark.parametrize("night", [{"DrainMinutes": "10", "DrainPolicy": "force"}], indirect=True)
+def test_force_names_what_it_cuts_off(night):
+    night.airflow.busy_until(SLEEP_AT + timedelta(hours=14))
+    night.run()
+    assert night.ended == "Asleep"
+    assert [run["dag_id"] for run in night.read("environments/dev/cut_off.json")["runs"]] == ["long_haul"]
+
+
+def test_a_lost_row_keeps_the_environment(night):
+    night.airflow.loses_rows("dag_run", 1)
+    night.run()
+    assert night.ended == "Still awake: the export could not be verified"
+    assert stays_awake_as_it_was(night)
+    assert night.keys("export/") == []
+
+
+def test_a_flipped_byte_keeps_the_environment(night):
+    night.airflow.corrupts_file("task_instance")
+    night.run()
+    assert night.ended == "Still awake: the export could not be verified"
+    assert stays_awake_as_it_was(night)
+
+
+def test_a_file_that_is_not_there_keeps_the_environment(night):
+    night.airflow.drops_file("dag_run")
+    night.run()
+    assert night.ended == "Still awake: the export could not be verified"
+    assert stays_awake_as_it_was(night)
+
+
+def test_a_lost_secret_keeps_the_environment(night):
+    night.airflow.loses_secret("connection")
+    night.run()
+    assert night.ended == "Still awake: the export could not be verified"
+    assert stays_awake_as_it_was(night)
+
+
+def test_an_export_without_manifest_keeps_the_environment(night):
+    night.airflow.writes_no_manifest()
+    night.run()
+    assert night.execution.error == "ManifestMissing"
+    assert stays_awake_as_it_was(night)
+
+
+def test_a_failed_export_keeps_the_environment(night):
+    night.airflow.fails_export()
+    night.run()
+    assert night.ended == "Still awake: the export failed"
+    assert night.execution.error == "DagRunFailed"
+    assert stays_awake_as_it_was(night)
+
+
+def test_an_export_that_hangs_is_not_waited_for_for_ever(night):
+    night.airflow.export_hangs()
+    night.run()
+    assert night.ended == "Still awake: the export failed"
+    assert night.execution.error == "DagRunOverdue"
+    assert stays_awake_as_it_was(night)
+
+
+def test_without_the_export_dag_the_message_says_what_to_do(night):
+    night.folder.remove("db_export_dag")
+    night.run()
+    assert night.ended == "Still awake: the export failed"
+    assert night.execution.error == "DagNotFound"
+    assert stays_awake_as_it_was(night)
+
+
+def test_the_night_after_a_failed_one_succeeds(night):
+    night.airflow.fails_export()
+    night.run()
+    night.finish(night.begin("sleep", {"environment": "dev"}))
+    assert night.ended == "Asleep"
+
+
+def test_a_refused_delete_gives_the_dags_back(night):
+    night.cloud.mwaa.fail("delete_environment", "ValidationException", "Not now.")
+    night.run()
+    assert night.ended == "Still awake: the delete was refused"
+    assert night.exists
+    assert night.active_dags == night.active_dags_before
+    assert night.record["phase"] == "awake"
+
+
+def test_a_variable_edited_after_the_snapshot_is_exported_again(night):
+    edits = iter([lambda: night.airflow.set_variable("colour", "green")])
+    night.cloud.before("delete_environment", lambda event: next(edits, lambda: None)())
+    night.run()
+    assert night.ended == "Asleep"
+    assert "Export once more" in night.execution.path
+    assert len(night.keys("verification/environment=dev/")) > 2
+    night.wake()
+    assert night.airflow.tables["variable"].one(key="colour")["val"] == "green"
+
+
+def test_an_answer_lost_on_the_way_back_from_the_delete(night):
+    """The delete was accepted, but the function could not say so."""
+
+    def die_after(event):
+        night.cloud.client("mwaa").delete_environment(Name="dev")
+        raise ConnectionResetError("the answer was lost")
+
+    night.cloud.replace("delete_environment", die_after)
+    night.run()
+    assert night.ended == "Asleep"
+
+
+def test_an_environment_that_is_updating_is_waited_for(night):
+    night.cloud.mwaa.script("dev", update=["UPDATING", "CREATING_SNAPSHOT", "AVAILABLE"])
+    night.at(SLEEP_AT - timedelta(minutes=1))
+    night.cloud.client("mwaa").update_environment(Name="dev", MaxWorkers=5)
+    night.run()
+    assert "Wait for the change to end" in night.execution.path
+    assert night.ended == "Asleep"
+
+
+def test_update_failed_is_usable(night):
+    night.cloud.mwaa.set_status("dev", "UPDATE_FAILED")
+    night.run()
+    assert night.ended == "Asleep"
+
+
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "CREATE_FAILED"])
+def test_a_broken_environment_is_left_alone(night, status):
+    night.cloud.mwaa.set_status("dev", status)
+    night.run()
+    assert night.ended == "Still awake: the environment cannot be used"
+    assert night.calls("delete_environment") == []
+    assert status in night.messages[-1][1]
+
+
+def test_an_environment_that_never_settles_is_not_waited_for_for_ever(night):
+    night.cloud.mwaa.set_status("dev", "MAINTENANCE")
+    night.run()
+    assert night.ended == "Still awake: the environment cannot be used"
+    assert night.execution.error == "EnvironmentStillChanging"
+
+
+def test_already_asleep(night):
+    night.run()
+    deletes = len(night.calls("delete_environment"))
+    night.finish(night.begin("sleep", {"environment": "dev"}))
+    assert night.ended == "Already asleep"
+    assert len(night.calls("delete_environment")) == deletes == 1
+
+
+def test_two_evenings_at_once_are_one(night):
+    night.at(SLEEP_AT)
+    with night.cloud.clock.held():
+        first, second = night.begin("sleep"), night.begin("sleep")
+    ends = {night.finish(arn).path[-1] for arn in (first, second)}
+    assert ends == {"Asleep", "Nothing to do"}
+    assert len(night.calls("delete_environment")) == 1
+
+
+def test_a_lease_whose_holder_has_died_is_taken_over(night):
+    night.at(SLEEP_AT)
+    arn = night.begin("sleep", {"environment": "dev"})
+    while "Give the export a moment" not in night.cloud.execution(arn).path:
+        night.cloud.clock.sleep(1)
+    night.cloud.client("stepfunctions").stop_execution(executionArn=arn)
+    night.cloud.wait(arn)
+    assert night.record["lease_owner"] == arn
+    night.finish(night.begin("sleep", {"environment": "dev"}))
+    assert "Take over the lease" in night.execution.path
+    assert night.ended == "Asleep"
+    assert night.read("environments/dev/owed_dags.json")["dag_ids"] == sorted(night.active_dags_before)
+
+
+def test_a_hold_keeps_it_up(night):
+    night.set_record(hold_until=(SLEEP_AT + timedelta(hours=2)).isoformat())
+    night.run()
+    assert night.ended == "Nothing to do"
+    assert night.exists
+    night.finish(night.begin("sleep", {"environment": "dev", "force": True}))
+    assert night.ended == "Asleep"
+
+
+def test_a_late_event_does_not_delete_a_fresh_environment(night):
+    night.at(SLEEP_AT + timedelta(hours=12))
+    night.finish(night.begin("sleep", {"environment": "dev", "scheduled_time": SLEEP_AT.isoformat()}))
+    assert night.ended == "Nothing to do"
+    assert night.exists
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"environment": 7},
+        {"environment": "dev", "forse": True},
+        {"environment": "dev", "scheduled_time": "soon"},
+        [],
+    ],
+)
+def test_a_malformed_request_says_what_to_send(night, request_):
+    night.run(request_)
+    assert night.ended == "Still awake: the request could not be used"
+    assert night.execution.error == "InvalidInput"
+    assert '{\\"environment\\"' in night.messages[-1][1] or "2026-" in night.messages[-1][1]
+    assert night.record == {}
+
+
+def test_an_unknown_environment(night):
+    night.run({"environment": "nobody"})
+    assert night.ended == "Still awake: the environment cannot be used"
+    assert night.execution.error == "EnvironmentNotFound"
+    assert night.active_dags == night.active_dags_before
+
+
+def test_what_could_not_be_created_again_is_not_deleted(night):
+    night.cloud.client("iam").detach_role_policy(
+        RoleName="airflow-dev", PolicyArn=night.stack.outputs["EnvironmentPolicyArn"]
+    )
+    night.cloud.client("iam").delete_role(RoleName="airflow-dev")
+    night.run()
+    assert night.ended == "Still awake: it could not be created again"
+    assert night.execution.error == "NotCreatableAgain"
+    assert "airflow-dev" in night.messages[-1][1]
+    assert stays_awake_as_it_was(night)
+
+
+def test_a_vanished_object_version_is_noticed_in_the_evening(night):
+    s3 = night.cloud.client("s3")
+    version = night.described["RequirementsS3ObjectVersion"]
+    s3.delete_object(Bucket=BUCKET, Key="requirements.txt", VersionId=version)
+    night.run()
+    assert night.ended == "Still awake: it could not be created again"
+    assert "requirements.txt" in night.messages[-1][1]
+    assert stays_awake_as_it_was(night)
+
+
+def test_a_web_server_that_stumbles_is_asked_again(night):
+    night.airflow.rest_answers(503, times=3)
+    night.run()
+    assert night.ended == "Asleep"

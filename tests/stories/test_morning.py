@@ -1,0 +1,214 @@
+"""Mornings: the happy one, and every way in which one does not end awake."""
+
+from datetime import timedelta
+
+import pytest
+
+from tests.stories.conftest import BUCKET, WAKE_AT
+
+pytestmark = pytest.mark.stories
+
+
+def test_a_happy_morning(morning):
+    morning.run()
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+    assert morning.record["phase"] == "awake"
+    assert "lease_owner" not in morning.record
+    assert morning.described["CreatedAt"] > morning.created_at
+    assert morning.airflow.tables["variable"].one(key="colour")["val"] == 'blå, "quoted"\nsecond line'
+    assert morning.airflow.tables["connection"].one(conn_id="warehouse")["password"] == "the-warehouse-s3cret"
+    assert morning.airflow.tables["slot_pool"].one(pool="small")["slots"] == 3
+
+
+def test_the_same_configuration_comes_back(tmp_path):
+    from tests.stories.conftest import Night
+
+    own = {"Arn", "CreatedAt", "WebserverUrl", "LastUpdate", "Status", "CeleryExecutorQueue", "ResponseMetadata"}
+    own |= {"DatabaseVpcEndpointService", "WebserverVpcEndpointService"}
+    with Night(tmp_path) as story:
+        evening = {key: value for key, value in story.described.items() if key not in own}
+        story.sleep()
+        story.wake()
+        assert {key: value for key, value in story.described.items() if key not in own} == evening
+        assert evening["MinWebservers"] == 2
+        assert evening["Tags"] == {"team": "sales"}
+
+
+def test_its_new_address_is_published(morning):
+    morning.run()
+    parameter = morning.cloud.client("ssm").get_parameter(Name="/transient-mwaa/dev/webserver-url")["Parameter"]
+    assert morning.described["WebserverUrl"] in parameter["Value"]
+    subject, message = morning.messages[-1]
+    assert subject == "Awake: dev"
+    assert parameter["Value"] in message
+
+
+def test_the_morning_waits_for_mwaa(morning):
+    morning.run()
+    assert morning.execution.path.count("Look at the new environment") > 5
+
+
+def test_already_awake(morning):
+    morning.run()
+    created = len(morning.calls("create_environment"))
+    morning.finish(morning.begin("wake", {"environment": "dev"}))
+    assert morning.ended == "Already awake"
+    assert len(morning.calls("create_environment")) == created
+
+
+def test_a_morning_without_a_night_changes_nothing(night):
+    night.wake()
+    assert night.ended == "Already awake"
+    assert night.active_dags == night.active_dags_before
+
+
+def test_a_failed_creation_is_cleared_and_tried_again(morning):
+    morning.cloud.mwaa.script("dev", create=["CREATING", "CREATE_FAILED"], error="No capacity.")
+    morning.run()
+    assert "Clear the failed creation" in morning.execution.path
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_creations_that_fail_again_and_again_end_with_their_reason(morning):
+    for _ in range(5):
+        morning.cloud.mwaa.script("dev", create=["CREATING", "CREATE_FAILED"], error="Subnet is full.")
+    morning.run()
+    assert morning.ended == "Still asleep: it could not be created"
+    assert morning.execution.error == "EnvironmentCreateFailed"
+    assert "Subnet is full." in morning.messages[-1][1]
+    assert morning.record["phase"] == "waking"
+    assert "lease_owner" not in morning.record
+    assert len(morning.calls("create_environment")) == 3
+
+
+def test_a_morning_after_a_failed_one_brings_it_back(morning):
+    for _ in range(3):
+        morning.cloud.mwaa.script("dev", create=["CREATING", "CREATE_FAILED"], error="Subnet is full.")
+    morning.run()
+    morning.finish(morning.begin("wake", {"environment": "dev"}))
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_a_failed_restore_keeps_the_dags_paused(morning):
+    morning.folder.when_created(lambda airflow: airflow.fails_restore())
+    morning.run()
+    assert morning.ended == "Awake, but without its memory"
+    assert morning.active_dags == set()
+    assert morning.messages[-1][0] == "Transient MWAA needs you this morning"
+
+
+def test_an_evening_after_a_failed_restore_is_refused(morning):
+    """Tonight's poorer export must not replace yesterday's fuller one."""
+    morning.folder.when_created(lambda airflow: airflow.fails_restore())
+    morning.run()
+    deletes = len(morning.calls("delete_environment"))
+    morning.at(WAKE_AT + timedelta(hours=14))
+    morning.finish(morning.begin("sleep", {"environment": "dev", "force": True}))
+    assert morning.ended == "Still awake: its memory was never restored"
+    assert morning.exists
+    assert len(morning.calls("delete_environment")) == deletes
+
+
+def test_a_second_morning_completes_a_failed_restore(morning):
+    morning.folder.when_created(lambda airflow: airflow.fails_restore())
+    morning.run()
+    morning.finish(morning.begin("wake", {"environment": "dev"}))
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_a_dag_that_is_parsed_late_is_still_given_back(morning):
+    morning.folder.parses_dag_late("orders.hourly", timedelta(minutes=20))
+    morning.run()
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_the_restore_waits_until_its_dag_is_parsed(morning):
+    morning.folder.parses_dag_late("db_restore_dag", timedelta(minutes=5))
+    morning.run()
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_a_dag_that_no_longer_imports_is_named(morning):
+    morning.folder.breaks("orders.hourly")
+    morning.run()
+    assert morning.ended == "Awake, but not every DAG is back"
+    assert "orders.hourly" in morning.messages[-1][1]
+    assert morning.active_dags == morning.active_dags_before - {"orders.hourly"}
+
+
+def test_a_dag_that_starts_by_itself_but_was_paused_is_paused_again(morning):
+    morning.folder.add("resting", paused_upon_creation=False)
+    morning.run()
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_no_past_interval_runs_again(morning):
+    morning.run()
+    runs = [(row["dag_id"], row["run_id"]) for row in morning.airflow.rows("dag_run")]
+    assert len(runs) == len(set(runs))
+    assert morning.runs_of_last_night <= set(runs)
+    of_the_night = [run_id for dag_id, run_id in set(runs) - morning.runs_of_last_night if dag_id == "orders.hourly"]
+    assert of_the_night in ([], ["scheduled__2026-11-24T05:00:00+00:00"])  # catchup is off: at most the latest one
+
+
+def test_the_requirements_come_back_even_when_their_version_is_gone(morning):
+    s3 = morning.cloud.client("s3")
+    for version in s3.list_object_versions(Bucket=BUCKET, Prefix="requirements.txt")["Versions"]:
+        s3.delete_object(Bucket=BUCKET, Key="requirements.txt", VersionId=version["VersionId"])
+    morning.run()
+    assert morning.ended == "Awake"
+    version = morning.described["RequirementsS3ObjectVersion"]
+    body = s3.get_object(Bucket=BUCKET, Key="requirements.txt", VersionId=version)["Body"].read()
+    assert body == b"pyarrow>=16\n"
+
+
+def test_a_morning_during_a_slow_evening_waits_for_it(night):
+    night.at(WAKE_AT - timedelta(minutes=10))
+    evening = night.begin("sleep", {"environment": "dev", "force": True})
+    night.at(WAKE_AT)
+    night.finish(night.begin("wake", {"environment": "dev"}))
+    assert night.cloud.wait(evening).path[-1] == "Asleep"
+    assert night.ended == "Awake"
+    assert night.active_dags == night.active_dags_before
+
+
+def test_an_environment_that_was_never_put_to_sleep_cannot_wake(night):
+    night.run({"environment": "nobody"})
+    night.finish(night.begin("wake", {"environment": "nobody"}))
+    assert night.ended == "Not awake: the environment cannot be used"
+    assert night.execution.error == "EnvironmentNotFound"
+
+
+@pytest.mark.parametrize("morning", [{"ExtraHolidays": "2026-11-24"}], indirect=True)
+def test_nobody_is_woken_on_a_holiday(morning):
+    morning.run()
+    assert morning.ended == "Nothing to do"
+    assert not morning.exists
+    assert "holiday" in morning.execution.output["reason"]
+
+
+@pytest.mark.parametrize("morning", [{"ReadyBy": "08:30"}], indirect=True)
+def test_it_wakes_in_time_and_not_too_early(morning):
+    morning.run()
+    assert morning.ended == "Awake"
+    started = morning.entered("Create the environment")
+    assert timedelta(minutes=20) <= WAKE_AT + timedelta(hours=2) - started <= timedelta(minutes=60)
+    assert morning.cloud.clock.now() <= WAKE_AT + timedelta(hours=2)
+
+
+def test_three_nights_in_a_row(night):
+    for day in range(3):
+        night.at(WAKE_AT.replace(hour=20) + timedelta(days=day))
+        night.finish(night.begin("sleep"))
+        assert night.ended == "Asleep", day
+        night.at(WAKE_AT + timedelta(days=day + 1))
+        night.finish(night.begin("wake"))
+        assert night.ended == "Awake", day
+        assert night.active_dags == night.active_dags_before
