@@ -31,6 +31,7 @@ from jsonata import Jsonata
 from jsonata.utils import Utils
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
+from moto.dynamodb.models import DynamoDBBackend
 from moto.glue.models import FakeJob, FakeJobRun
 from moto.s3.models import FakeBucket
 from moto.stepfunctions.parser.api import EvaluationFailedEventDetails, HistoryEventType
@@ -123,6 +124,7 @@ def applied(hooks: Hooks) -> Iterator[None]:
         invoke_functions(replace, hooks.invoke)
         register_mwaa(replace)
         name_sdk_errors(replace)
+        write_conditionally_one_at_a_time(replace)
         run_glue_jobs(replace, hooks.run_glue_job)
         take_loopback_for_encrypted(replace)
         yield
@@ -132,6 +134,17 @@ def run_state_machines_and_lambdas_without_docker(replace: _Replacer) -> None:
     """The two switches that moto has for it; it keeps them in one dictionary per process."""
     replace.item(default_user_config, "stepfunctions", {"execute_state_machine": True})
     replace.item(default_user_config, "lambda", {"use_docker": False})
+
+
+def write_conditionally_one_at_a_time(replace: _Replacer) -> None:
+    """DynamoDB looks at a condition and writes as one step; two threads of moto both find the lease free."""
+    one_write = threading.Lock()
+
+    def write(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with one_write:
+            return original(self, *args, **kwargs)
+
+    original = replace.attribute(DynamoDBBackend, "update_item", write)
 
 
 def list_modules_once(replace: _Replacer) -> None:

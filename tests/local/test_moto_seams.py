@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import boto3
 import moto.backends
 import pytest
+from moto.dynamodb.models.table import Table
 from moto.stepfunctions.parser.asl.jsonata import jsonata as moto_jsonata
 from moto.stepfunctions.parser.asl.parse import asl_parser
 
@@ -213,6 +215,45 @@ def test_take_loopback_for_encrypted(cloud: LocalCloud) -> None:
     assert json.loads(s3.get_bucket_policy(Bucket=name)["Policy"]) == json.loads(policy)
     s3.delete_object(Bucket=name, Key="open")
     s3.delete_bucket(Bucket=name)
+
+
+def test_write_conditionally_one_at_a_time(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two executions ask for a free lease at the same moment: exactly one gets it."""
+    slow = Table.get_item
+
+    def get_item(self: Any, *args: Any, **kwargs: Any) -> Any:
+        item = slow(self, *args, **kwargs)
+        time.sleep(0.1)  # between the look at the condition and the write
+        return item
+
+    dynamodb = cloud.client("dynamodb")
+    dynamodb.create_table(
+        TableName="leases",
+        KeySchema=[{"AttributeName": "environment", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "environment", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    dynamodb.put_item(TableName="leases", Item={"environment": {"S": "dev"}})
+    monkeypatch.setattr(Table, "get_item", get_item)
+    won: list[str] = []
+
+    def take(owner: str) -> None:
+        with contextlib.suppress(dynamodb.exceptions.ConditionalCheckFailedException):
+            dynamodb.update_item(
+                TableName="leases",
+                Key={"environment": {"S": "dev"}},
+                UpdateExpression="SET lease_owner = :me",
+                ConditionExpression="attribute_not_exists(lease_owner)",
+                ExpressionAttributeValues={":me": {"S": owner}},
+            )
+            won.append(owner)
+
+    threads = [threading.Thread(target=take, args=(owner,)) for owner in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
 
 
 def test_run_glue_jobs(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
