@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import moto.backends
 import pytest
-from moto.dynamodb.models.table import Table
+from moto.dynamodb.parsing.validators import UpdateExpressionValidator
 from moto.stepfunctions.parser.asl.jsonata import jsonata as moto_jsonata
 from moto.stepfunctions.parser.asl.parse import asl_parser
 
@@ -219,12 +219,11 @@ def test_take_loopback_for_encrypted(cloud: LocalCloud) -> None:
 
 def test_write_conditionally_one_at_a_time(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two executions ask for a free lease at the same moment: exactly one gets it."""
-    slow = Table.get_item
+    validate = UpdateExpressionValidator.validate
 
-    def get_item(self: Any, *args: Any, **kwargs: Any) -> Any:
-        item = slow(self, *args, **kwargs)
-        time.sleep(0.1)  # between the look at the condition and the write
-        return item
+    def validate_slowly(self: Any) -> Any:
+        time.sleep(0.2)  # between the look at the condition and the write
+        return validate(self)
 
     dynamodb = cloud.client("dynamodb")
     dynamodb.create_table(
@@ -234,7 +233,7 @@ def test_write_conditionally_one_at_a_time(cloud: LocalCloud, monkeypatch: pytes
         BillingMode="PAY_PER_REQUEST",
     )
     dynamodb.put_item(TableName="leases", Item={"environment": {"S": "dev"}})
-    monkeypatch.setattr(Table, "get_item", get_item)
+    monkeypatch.setattr(UpdateExpressionValidator, "validate", validate_slowly)
     won: list[str] = []
 
     def take(owner: str) -> None:
