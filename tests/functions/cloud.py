@@ -27,6 +27,7 @@ CONTEXT = SimpleNamespace(
 AUTHORITY = trustme.CA()
 PASSWORD = "hunter2-in-configuration"
 ME = "arn:aws:states:us-east-1:123456789012:execution:spin-up:now"
+LEASE = {"owner": ME, "fence": "7"}
 
 
 VARIABLES = {
@@ -41,6 +42,7 @@ VARIABLES = {
     "EXTRA_HOLIDAYS": "2026-12-24",
     "DRAIN_POLICY": "postpone",
     "DRAIN_MINUTES": "30",
+    "ENVIRONMENT_KEY_ARN": "",
 }
 
 
@@ -120,6 +122,7 @@ class Cloud:
             BillingMode="PAY_PER_REQUEST",
         )
         self.monkeypatch.setenv("KEY_ARN", self.key)
+        self.monkeypatch.setenv("ENVIRONMENT_KEY_ARN", self.key)
         self.request = {
             "Name": "dev",
             "ExecutionRoleArn": role,
@@ -152,6 +155,10 @@ class Cloud:
     @property
     def incarnation(self):
         return self.environment()["CreatedAt"].astimezone(UTC).replace(microsecond=0).isoformat()
+
+    def leased(self, **members):
+        """Writes a record whose lease LEASE holds."""
+        self.record(lease_owner=LEASE["owner"], lease_fence=LEASE["fence"], **members)
 
     def record(self, **members):
         item = {name: {"N": str(value)} if name == "lease_fence" else {"S": value} for name, value in members.items()}
@@ -214,4 +221,4 @@ def ago(**duration):
     return (datetime.now(UTC) - timedelta(**duration)).isoformat()
 
 
-__all__ = ["ME", "PASSWORD", "Cloud", "ago", "standing"]
+__all__ = ["LEASE", "ME", "PASSWORD", "Cloud", "ago", "standing"]

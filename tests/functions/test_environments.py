@@ -9,6 +9,7 @@ import pytest
 
 from tests.functions.cloud import ME, PASSWORD, ago, standing
 from transient_mwaa.aws import passing
+from transient_mwaa.aws.creation import _without
 from transient_mwaa.aws.mwaa import Mwaa
 from transient_mwaa.domain.errors import (
     BlueprintChanged,
@@ -171,6 +172,30 @@ class TestBlueprint:
         with pytest.raises(NotCreatableAgain, match="the bucket dags does not exist"):
             self.write(cloud)
 
+    @pytest.mark.parametrize("told", ["", "arn:aws:kms:us-east-1:123456789012:key/another"])
+    def test_a_key_that_the_stack_was_not_told_of(self, cloud, told):
+        """Tomorrow's CreateEnvironment would be refused: its caller needs rights on the environment's key."""
+        cloud.create()
+        write = cloud.function("write_blueprint", ENVIRONMENT_KEY_ARN=told)
+        with pytest.raises(NotCreatableAgain) as error:
+            write({"environment": "dev", "incarnation": cloud.incarnation})
+        assert f"it was told of {told or 'none'}" in str(error.value)
+        assert f"deploy it with the parameter EnvironmentKeyArn={cloud.key}" in str(error.value)
+        assert not [key for key in cloud.stored() if "/blueprints/" in key]
+
+    def test_a_key_by_its_id_is_the_same_key(self, cloud):
+        cloud.create(KmsKey=cloud.key.rpartition("/")[2])
+        assert self.write(cloud)
+
+    def test_an_environment_without_a_key_of_its_own(self, cloud):
+        cloud.create(KmsKey=None)
+        assert self.write(cloud)
+
+    def test_endpoints_that_somebody_has_to_make(self, cloud):
+        cloud.create(EndpointManagement="CUSTOMER")
+        with pytest.raises(NotCreatableAgain, match=r"EndpointManagement CUSTOMER.*PENDING"):
+            self.write(cloud)
+
     def test_a_version_past_its_end_of_support(self, cloud):
         cloud.create(AirflowVersion="2.6.3")
         with pytest.raises(NotCreatableAgain, match=r"Airflow 2\.6\.3 is past its end of support"):
@@ -256,6 +281,9 @@ class TestCreate:
         with pytest.raises(EnvironmentCreateFailed, match="in 3 attempts: Role or ") as error:
             self.create(asleep, 2)
         assert PASSWORD not in str(error.value)
+
+    def test_an_empty_configuration_value_is_no_secret(self):
+        assert _without(["", "hunter", "hunter2"], "Role or hunter2 not good") == "Role or *** not good"
 
     def test_a_passing_failure(self, asleep):
         asleep.mwaa.fail("create_environment", "ServiceUnavailableException", "later", times=9)

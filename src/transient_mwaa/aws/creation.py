@@ -57,6 +57,6 @@ class Creation:
 
 def _without(secrets: Iterable[str], text: str) -> str:
     """MWAA may quote what it refuses; configuration options must not reach an execution's history."""
-    for secret in sorted(secrets, key=len, reverse=True):
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

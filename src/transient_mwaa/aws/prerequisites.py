@@ -1,5 +1,6 @@
 """What MWAA needs outside the environment, and whether it is still there."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -12,17 +13,23 @@ BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictP
 
 
 class Prerequisites:
-    """Role, bucket, network and key of an environment. A check that may not be made rises as botocore's error."""
+    """Role, bucket, network and key of an environment. A check that may not be made rises as botocore's error.
 
-    def __init__(self, iam: Any, s3: Any, ec2: Any, kms: Any) -> None:
+    `key_arn` is the environment's own KMS key as the stack was told of it, "" for none: the function that creates the
+    environment has rights on no other.
+    """
+
+    def __init__(self, iam: Any, s3: Any, ec2: Any, kms: Any, key_arn: str) -> None:
         self._iam = iam
         self._s3 = s3
         self._ec2 = ec2
         self._kms = kms
+        self._key_arn = key_arn
 
     @classmethod
     def from_env(cls) -> Self:
-        return cls(*(passing.client(service) for service in ("iam", "s3", "ec2", "kms")))
+        iam, s3, ec2, kms = (passing.client(service) for service in ("iam", "s3", "ec2", "kms"))
+        return cls(iam, s3, ec2, kms, os.environ.get("ENVIRONMENT_KEY_ARN", ""))
 
     def problems(self, request: Mapping[str, Any]) -> list[str]:
         """Everything that would make CreateEnvironment fail tomorrow, each in words."""
@@ -30,6 +37,7 @@ class Prerequisites:
             *self._role(request["ExecutionRoleArn"]),
             *self._bucket(bucket_name(request["SourceBucketArn"])),
             *self._network(request["NetworkConfiguration"]),
+            *_endpoints(request.get("EndpointManagement", "")),
             *(self._key(request["KmsKey"]) if "KmsKey" in request else ()),
         ]
 
@@ -64,8 +72,25 @@ class Prerequisites:
         description = _found(lambda: self._kms.describe_key(KeyId=key), "NotFoundException")
         if description is None:
             return [f"the KMS key {key} does not exist"]
-        state = description["KeyMetadata"]["KeyState"]
-        return [] if state == "Enabled" else [f"the KMS key {key} is not enabled ({state})"]
+        # The environment may name its key by id or alias; the stack knows it by ARN.
+        arn, state = description["KeyMetadata"]["Arn"], description["KeyMetadata"]["KeyState"]
+        problems = [] if state == "Enabled" else [f"the KMS key {key} is not enabled ({state})"]
+        if arn != self._key_arn:
+            problems.append(
+                f"this stack has no rights on the KMS key {arn} (it was told of {self._key_arn or 'none'}): "
+                f"deploy it with the parameter EnvironmentKeyArn={arn}"
+            )
+        return problems
+
+
+def _endpoints(management: str) -> list[str]:
+    if management != "CUSTOMER":
+        return []
+    problem = (
+        "its VPC endpoints are made by its owner (EndpointManagement CUSTOMER), so that it would stay PENDING in the "
+        "morning until somebody makes them"
+    )
+    return [problem]
 
 
 def _found(ask: Callable[[], Any], *missing: str) -> Any:
