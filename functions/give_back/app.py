@@ -24,7 +24,9 @@ records = Records.from_env()
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Unpauses the DAGs that were active, each as soon as Airflow knows it."""
     name = event["environment"]
-    owed, waking = owed_dags.read(name), records.read(name).phase == Phase.WAKING
+    record = records.read(name)
+    record.require_lease(event["owner"], event["fence"])
+    owed, waking = owed_dags.read(name), record.phase == Phase.WAKING
     left = give_back(owed, owed_dags, rest, cli, waking=waking)
     given = len(owed.dag_ids) - len(left.owed.dag_ids)
     logger.info("Gave DAGs back", extra={"given": given, "missing": left.missing})

@@ -6,16 +6,20 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from transient_mwaa.aws.exports import Exports
+from transient_mwaa.aws.records import Records
 
 logger = Logger()
 exports = Exports.from_env()
+records = Records.from_env()
 
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Copies the verified history files into the lake and makes this export the last verified one."""
+    name = event["environment"]
+    records.read(name).require_lease(event["owner"], event["fence"])
     promoted = exports.promote(
-        event["environment"],
+        name,
         event["export_id"],
         event["manifest_key"],
         event["manifest_version_id"],

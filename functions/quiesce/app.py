@@ -9,6 +9,7 @@ from aws_lambda_powertools import Logger
 from transient_mwaa.aws.airflow_cli import AirflowCli
 from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.owed_dags import OwedDags
+from transient_mwaa.aws.records import Records
 from transient_mwaa.domain.patience import moment
 from transient_mwaa.domain.quiesce import Drain, Policy, plan_drain
 
@@ -16,6 +17,7 @@ logger = Logger()
 cli = AirflowCli.from_env()
 rest = AirflowRest.from_env()
 owed_dags = OwedDags.from_env()
+records = Records.from_env()
 policy = Policy(os.environ["DRAIN_POLICY"])
 limit = timedelta(minutes=int(os.environ["DRAIN_MINUTES"]))
 
@@ -24,6 +26,7 @@ limit = timedelta(minutes=int(os.environ["DRAIN_MINUTES"]))
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Pauses each DAG once its work is done, after writing down which DAGs were active."""
     name, now = event["environment"], datetime.now(UTC)
+    records.read(name).require_lease(event["owner"], event["fence"])
     drain = Drain(moment(event["waiting_since"]), moment(event["give_up_at"]), limit, policy)
     owed, look = owed_dags.read(name), rest.look(name)
     plan = plan_drain(look, owed, drain, now)

@@ -24,8 +24,9 @@ records = Records.from_env()
 def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
     """Orders the restore of the last verified export and triggers the restore DAG once Airflow knows it."""
     name, asked_at = event["environment"], moment(event["asked_at"])
-    restore_id = run_name(asked_at, event["execution"])
     record = records.read(name)
+    record.require_lease(event["owner"], event["fence"])
+    restore_id = run_name(asked_at, event["execution"])
     require_restorable(record, event["incarnation"], incarnation(mwaa.require(name)))
     manifest = bucket.read(record.manifest_key, record.manifest_version_id)
     bucket.write_json(layout.restore_order(name), order(record, event["incarnation"], restore_id, manifest, asked_at))

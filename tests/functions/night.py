@@ -26,6 +26,7 @@ EXPORT_ID = "20261122T230501Z-1a2b3c4d"
 CREATED_AT = datetime(2026, 11, 22, 8, tzinfo=UTC)
 INCARNATION = CREATED_AT.isoformat()
 OWNER = "arn:aws:states:us-east-1:123456789012:execution:spin-down:evening"
+LEASE = {"owner": OWNER, "fence": "7"}
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 
 AT = datetime(2026, 11, 22, 20, 0, 0, 123456, tzinfo=UTC)
@@ -161,6 +162,8 @@ class Night:
             AttributeDefinitions=[{"AttributeName": "environment", "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
+        lease = {"lease_owner": {"S": OWNER}, "lease_fence": {"N": "7"}}
+        self.dynamodb.put_item(TableName="records", Item={"environment": {"S": ENVIRONMENT}, **lease})
         self.airflow = Airflow()
         self.event: dict[str, Any] = {}
         self.manifest = self._export()
@@ -274,7 +277,7 @@ class Night:
     def read_manifest(self) -> dict[str, Any]:
         """Writes the manifest as it is now and reads it as the evening does."""
         self.put(layout.manifest(ENVIRONMENT, EXPORT_ID), json.dumps(self.manifest).encode())
-        self.event = {"environment": ENVIRONMENT, "export_id": EXPORT_ID, "incarnation": INCARNATION}
+        self.event = {"environment": ENVIRONMENT, "export_id": EXPORT_ID, "incarnation": INCARNATION, **LEASE}
         pinned = self.run("read_manifest")
         self.event |= {name: pinned[name] for name in ("manifest_key", "manifest_version_id")}
         return pinned

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.functions.cloud import ME, ago, standing
+from tests.functions.cloud import LEASE, ME, ago, standing
 from tests.functions.tiny_airflow import TinyAirflow
 from transient_mwaa.aws import passing
 from transient_mwaa.aws.airflow_rest import AirflowRest
@@ -13,6 +13,7 @@ from transient_mwaa.domain.errors import (
     DagRunFailed,
     DagRunNotFound,
     DagsStillMissing,
+    LeaseLost,
     RestApiUnavailable,
     RestoreRefused,
     StillBusy,
@@ -25,11 +26,12 @@ pytestmark = pytest.mark.functions
 def cloud(tmp_path, monkeypatch):
     with standing(tmp_path, monkeypatch) as cloud:
         cloud.create()
+        cloud.leased()
         yield cloud
 
 
 def quiesce(cloud, since=0, give_up=-8, **variables):
-    event = {"environment": "dev", "waiting_since": ago(minutes=since), "give_up_at": ago(hours=give_up)}
+    event = {"environment": "dev", "waiting_since": ago(minutes=since), "give_up_at": ago(hours=give_up), **LEASE}
     return cloud.function("quiesce", **variables)(event)
 
 
@@ -88,7 +90,7 @@ class TestQuiesce:
 
 class TestGiveBack:
     def give(self, cloud, since=0):
-        return cloud.call("give_back", waiting_since=ago(minutes=since))
+        return cloud.call("give_back", waiting_since=ago(minutes=since), **LEASE)
 
     def owe(self, cloud, *dag_ids, paused=()):
         value = {"environment": "dev", "dag_ids": list(dag_ids), "since": ago(hours=1), "paused": list(paused)}
@@ -118,13 +120,13 @@ class TestGiveBack:
     @pytest.mark.parametrize(("phase", "paused"), [("waking", True), ("falling_asleep", False)])
     def test_what_starts_by_itself_in_the_morning_is_paused(self, cloud, phase, paused):
         cloud.airflow.paused |= {"starter": False}
-        cloud.record(phase=phase)
+        cloud.leased(phase=phase)
         self.owe(cloud, paused=["starter"])
         assert self.give(cloud)["done"]
         assert cloud.airflow.paused["starter"] is paused
 
 
-ASKED = {"asked_at": "2026-11-23T20:05:01.123Z", "execution": ME, "incarnation": "2026-11-01T08:00:00+00:00"}
+ASKED = {"asked_at": "2026-11-23T20:05:01.123Z", "execution": ME, "incarnation": "2026-11-01T08:00:00+00:00", **LEASE}
 
 
 class TestOwnRuns:
@@ -168,11 +170,11 @@ class TestRestore:
             "phase": "waking", "deleted_at": ago(hours=9), "export_id": "e", "manifest_key": "manifest.json",
             "manifest_version_id": manifest["VersionId"],
         }  # fmt: skip
-        cloud.record(**cloud.members)
+        cloud.leased(**cloud.members)
         return cloud
 
     def start(self, cloud, **changes):
-        event = {"asked_at": "2026-11-24T07:00:00Z", "execution": ME, "incarnation": cloud.incarnation}
+        event = {"asked_at": "2026-11-24T07:00:00Z", "execution": ME, "incarnation": cloud.incarnation, **LEASE}
         return cloud.call("start_restore", **{**event, **changes})
 
     def test_the_order_is_written_and_the_run_started(self, waking):
@@ -192,16 +194,31 @@ class TestRestore:
         "changes", [{"phase": "awake"}, {"deleted_at": ago(hours=-1)}, {"export_id": "e", "phase": ""}]
     )
     def test_it_is_refused_and_nothing_written(self, waking, changes):
-        waking.record(**{name: value for name, value in {**waking.members, **changes}.items() if value})
+        waking.leased(**{name: value for name, value in {**waking.members, **changes}.items() if value})
         with pytest.raises(RestoreRefused):
             self.start(waking)
         assert waking.airflow.runs == []
         assert "environments/dev/restore_order.json" not in waking.stored()
 
     def test_once_only(self, waking):
-        waking.record(**waking.members, restored_incarnation=waking.incarnation)
+        waking.leased(**waking.members, restored_incarnation=waking.incarnation)
         with pytest.raises(RestoreRefused, match="restored already"):
             self.start(waking)
+
+
+@pytest.mark.parametrize("lost", [{"owner": "somebody"}, {"fence": "6"}])
+@pytest.mark.parametrize("function", ["quiesce", "start_export", "start_restore", "give_back"])
+def test_whoever_lost_the_lease_touches_nothing(cloud, function, lost):
+    cloud.airflow.paused |= {"a": False, "b": True}
+    owed = {"environment": "dev", "dag_ids": ["b"]}
+    cloud.client("s3").put_object(Bucket="data", Key="environments/dev/owed_dags.json", Body=json.dumps(owed))
+    before = dict(cloud.airflow.paused)
+    event = {**ASKED, "waiting_since": ago(minutes=1), "give_up_at": ago(hours=-8), **lost}
+    with pytest.raises(LeaseLost, match="this one has done nothing"):
+        cloud.call(function, **event)
+    assert (cloud.airflow.paused, cloud.airflow.runs, cloud.airflow.asked) == (before, [], [])
+    assert cloud.json("environments/dev/owed_dags.json") == owed
+    assert cloud.stored() == ["environments/dev/owed_dags.json"]
 
 
 def test_readiness_against_yesterday(cloud):

@@ -18,7 +18,13 @@ from tests.functions.night import (
     reply,
 )
 from transient_mwaa.domain import layout
-from transient_mwaa.domain.errors import ExportNotVerified, ManifestInvalid, ManifestMissing, ServiceUnavailable
+from transient_mwaa.domain.errors import (
+    ExportNotVerified,
+    LeaseLost,
+    ManifestInvalid,
+    ManifestMissing,
+    ServiceUnavailable,
+)
 
 pytestmark = pytest.mark.functions
 
@@ -352,6 +358,15 @@ def test_nothing_is_promoted_without_a_verdict_about_this_very_manifest(night: N
     with pytest.raises(ExportNotVerified, match="there is no verdict"):
         night.run("promote_export")
     assert not night.names("export/")
+
+
+def test_nothing_is_promoted_by_whoever_lost_the_lease(night: Night) -> None:
+    assert night.judge()["good"]
+    for lost in ({"owner": "somebody"}, {"fence": "6"}):
+        with pytest.raises(LeaseLost, match="this one has done nothing"):
+            night.run("promote_export", **lost)
+    assert not night.names("export/")
+    assert not night.names("environments/")
 
 
 def test_an_older_export_does_not_replace_a_later_one(night: Night) -> None:
