@@ -16,7 +16,7 @@ deletion = Deletion.from_env()
 def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
     """Takes the last look behind every fence, and deletes."""
     order = DeletionOrder.from_event(event)
-    deletion.carry_out(order)
+    deletion.carry_out(order, datetime.now(UTC))
     logger.info(
         "MWAA accepted the deletion", extra={"environment": order.environment, "incarnation": order.incarnation}
     )

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.functions.night import ENVIRONMENT, EXPORT_ID, INCARNATION, OWNER, Night
+from transient_mwaa.aws.records import Records
 from transient_mwaa.domain import layout
 from transient_mwaa.domain.errors import (
     BlueprintChanged,
@@ -17,8 +18,10 @@ from transient_mwaa.domain.errors import (
     ExportNotVerified,
     LeaseLost,
     ServiceUnavailable,
+    StillBusy,
     TransientMwaaError,
 )
+from transient_mwaa.domain.status import Condition, condition_of
 
 pytestmark = pytest.mark.functions
 
@@ -33,7 +36,7 @@ def evening(night: Night) -> Night:
     night.put(blueprint["blueprint_key"], BLUEPRINT)
     assert night.judge()["good"]
     night.run("promote_export")
-    night.event |= {"owner": OWNER, "fence": "7", **blueprint}
+    night.event |= {"give_up_at": (night.now + timedelta(hours=8)).isoformat(), **blueprint}
     record(night, **{name: night.event[name] for name in ("manifest_key", "manifest_version_id")}, **blueprint)
     owed = {"environment": ENVIRONMENT, "dag_ids": ["etl"], "since": night.now.isoformat()}
     night.put(layout.owed_dags(ENVIRONMENT), json.dumps(owed).encode())
@@ -77,6 +80,38 @@ def test_a_verified_and_quiet_environment_is_deleted(evening: Night) -> None:
     assert evening.airflow.calls[-1] == "DELETE"
     item = evening.dynamodb.get_item(TableName="records", Key={"environment": {"S": ENVIRONMENT}})["Item"]
     assert item["deleting"] == {"S": INCARNATION}
+
+
+def test_a_run_that_dies_after_the_delete_leaves_a_record_that_knows_of_it(evening: Night) -> None:
+    """Nobody may take tomorrow's empty environment for one with its memory."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    evening.run("delete_environment")
+    record = Records.from_env().read(ENVIRONMENT)
+    assert before <= datetime.fromisoformat(record.deleted_at) <= datetime.now(UTC)
+    assert record.is_unrestored((evening.now + timedelta(hours=9)).isoformat())
+    assert record.phase == "falling_asleep"
+
+
+def test_a_refused_delete_takes_nothing_from_the_living_incarnation(evening: Night) -> None:
+    evening.airflow.refusal = (400, "ValidationException", "must complete previous operation")
+    with pytest.raises(DeleteRefused):
+        evening.run("delete_environment")
+    record = Records.from_env().read(ENVIRONMENT)
+    assert record.deleted_at
+    assert not record.is_unrestored(INCARNATION)
+    living = condition_of("AVAILABLE", INCARNATION, record, evening.now, datetime.now(UTC))
+    assert living is Condition.USABLE
+
+
+def test_it_is_too_late_in_the_night(evening: Night) -> None:
+    in_time = evening.event["give_up_at"]
+    evening.event["give_up_at"] = (evening.now - timedelta(seconds=1)).isoformat()
+    refused(evening, StillBusy, "too late in the night to delete")
+    assert "REST" not in evening.airflow.calls
+    item = evening.dynamodb.get_item(TableName="records", Key={"environment": {"S": ENVIRONMENT}})["Item"]
+    assert not {"deleting", "deleted_at"} & set(item)
+    evening.run("delete_environment", give_up_at=in_time)
+    assert evening.run("delete_environment")["accepted_at"], "what MWAA has accepted in time stays accepted"
 
 
 def test_asking_again_after_it_was_accepted_is_accepted_and_deletes_nothing_more(evening: Night) -> None:
@@ -224,6 +259,7 @@ def test_a_lease_taken_over_during_the_last_look_keeps_it(evening: Night, monkey
 
     monkeypatch.setattr(evening.airflow, "_rest", taken_over)
     refused(evening, LeaseLost, "at the last moment")
+    assert not Records.from_env().read(ENVIRONMENT).deleted_at
 
 
 def test_a_delete_that_mwaa_refuses_is_not_accepted(evening: Night) -> None:

@@ -1,5 +1,6 @@
 import hashlib
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transient_mwaa.domain.errors import (
     EnvironmentReplaced,
     ExportNotVerified,
     LeaseLost,
+    StillBusy,
     TransientMwaaError,
 )
 from transient_mwaa.domain.status import CONDITIONS
@@ -25,6 +27,7 @@ EVENT = {
     "owner": "arn:execution",
     "fence": "7",
     "incarnation": "2026-11-22T08:00:00+00:00",
+    "give_up_at": "2026-11-23T04:30:00+00:00",
     "export_id": "x",
     "manifest_key": "k",
     "manifest_version_id": "v",
@@ -37,7 +40,7 @@ RECORD = Record(
     lease_fence=7,
     lease_taken_at="2026-11-22T23:00:00+00:00",
     phase="falling_asleep",
-    **{name: EVENT[name] for name in EVENT if name not in ("owner", "fence")},
+    **{name: EVENT[name] for name in EVENT if name not in ("owner", "fence", "give_up_at")},
 )
 VERIFIED = VerifiedExport("x", "k", "v", "s", "2026-11-22T23:00:00+00:00", EVENT["incarnation"], "now")
 
@@ -102,10 +105,18 @@ def test_only_what_falls_asleep_is_deleted(phase: str) -> None:
         ORDER.require_deletable(replace(RECORD, phase=phase), "AVAILABLE")
 
 
-@pytest.mark.parametrize("status", [*(set(CONDITIONS) - {"AVAILABLE", "UPDATE_FAILED"}), "SOMETHING_NEW", ""])
+@pytest.mark.parametrize("status", [*sorted(set(CONDITIONS) - {"AVAILABLE", "UPDATE_FAILED"}), "SOMETHING_NEW", ""])
 def test_only_a_settled_environment_is_deleted(status: str) -> None:
     with pytest.raises(DeleteRefused):
         ORDER.require_deletable(RECORD, status)
+
+
+def test_nothing_is_deleted_when_the_sleep_would_be_too_short() -> None:
+    give_up_at = datetime(2026, 11, 23, 4, 30, tzinfo=UTC)
+    ORDER.require_in_time(give_up_at - timedelta(seconds=1))
+    for late in (timedelta(0), timedelta(hours=3)):
+        with pytest.raises(StillBusy, match=r"too late in the night to delete.*next evening"):
+            ORDER.require_in_time(give_up_at + late)
 
 
 def test_only_what_was_cut_off_in_this_very_run_is_excused() -> None:

@@ -1,5 +1,6 @@
 """Deletes a living environment: the only place that does, behind every fence there is."""
 
+from datetime import datetime
 from typing import Any, Self
 
 from botocore.exceptions import ClientError
@@ -41,10 +42,11 @@ class Deletion:
             OwedDags.from_env(),
         )
 
-    def carry_out(self, order: DeletionOrder) -> None:
+    def carry_out(self, order: DeletionOrder, now: datetime) -> None:
         """Returns once MWAA has accepted the delete, now or in an earlier try of the same order.
 
-        Raises LeaseLost, EnvironmentReplaced, BlueprintChanged, ExportNotVerified, ChangedSinceExport, DeleteRefused.
+        Raises LeaseLost, EnvironmentReplaced, BlueprintChanged, ExportNotVerified, StillBusy, ChangedSinceExport,
+        DeleteRefused.
         """
         name = order.environment
         record = self._records.read(name)
@@ -61,9 +63,10 @@ class Deletion:
         if status == "DELETING":
             return
         order.require_deletable(record, status)
+        order.require_in_time(now)
         cut_off = self._bucket.find(layout.cut_off(name))
         self._look_once_more(order, cut_off_runs(cut_off.json() if cut_off else None, record))
-        self._records.mark_deleting(name, order.owner, order.fence, order.incarnation)
+        self._records.mark_deleting(name, order.owner, order.fence, order.incarnation, now)
         self._delete(name)
 
     def _look_once_more(self, order: DeletionOrder, cut_off: frozenset[tuple[str, str]]) -> None:

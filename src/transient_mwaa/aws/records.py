@@ -1,6 +1,7 @@
 """The DynamoDB table with one item per environment."""
 
 import os
+from datetime import datetime
 from typing import Any, Self
 
 from boto3.dynamodb.types import TypeDeserializer
@@ -31,14 +32,19 @@ class Records:
         item = {name: self._deserializer.deserialize(value) for name, value in answer.get("Item", {}).items()}
         return Record.from_item({"environment": environment, **item})
 
-    def mark_deleting(self, environment: str, owner: str, fence: int | str, incarnation: str) -> None:
+    def mark_deleting(self, environment: str, owner: str, fence: int | str, incarnation: str, now: datetime) -> None:
         """The last fence before a delete: writes down what is about to be deleted, only while this owner holds the
-        lease and the environment is falling asleep. Raises LeaseLost."""
+        lease and the environment is falling asleep. Raises LeaseLost.
+
+        `deleted_at` is written already here, for now: a run that dies after MWAA has accepted the delete cannot record
+        it, and the next incarnation must still count as one without its memory. Where the delete is refused it says
+        nothing wrong about the living incarnation, which is older.
+        """
         try:
             self._dynamodb.update_item(
                 TableName=self._table,
                 Key={"environment": {"S": environment}},
-                UpdateExpression="SET deleting = :incarnation",
+                UpdateExpression="SET deleting = :incarnation, deleted_at = :now",
                 ConditionExpression=(
                     "lease_owner = :me AND lease_fence = :fence AND phase = :phase AND incarnation = :incarnation"
                 ),
@@ -47,6 +53,7 @@ class Records:
                     ":fence": {"N": str(int(fence))},
                     ":phase": {"S": Phase.FALLING_ASLEEP.value},
                     ":incarnation": {"S": incarnation},
+                    ":now": {"S": now.isoformat(timespec="seconds")},
                 },
             )
         except ClientError as error:

@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from transient_mwaa.domain import patience
 from transient_mwaa.domain.cycle import Phase, Record
-from transient_mwaa.domain.errors import BlueprintChanged, DeleteRefused, EnvironmentReplaced, ExportNotVerified
+from transient_mwaa.domain.errors import (
+    BlueprintChanged,
+    DeleteRefused,
+    EnvironmentReplaced,
+    ExportNotVerified,
+    StillBusy,
+)
 from transient_mwaa.domain.status import CONDITIONS, Condition
 from transient_mwaa.domain.verdict import VerifiedExport
 
@@ -17,12 +24,13 @@ GONE = frozenset({"", "DELETED"})
 
 @dataclass(frozen=True)
 class DeletionOrder:
-    """What the evening believes to be true when it asks for the delete."""
+    """What the evening believes to be true when it asks for the delete; past `give_up_at` (ISO 8601) it is void."""
 
     environment: str
     owner: str
     fence: str
     incarnation: str
+    give_up_at: str
     export_id: str
     manifest_key: str
     manifest_version_id: str
@@ -94,6 +102,14 @@ class DeletionOrder:
             raise DeleteRefused(
                 f"{self.environment} is {status}, and only a settled environment is deleted. "
                 "Nothing was deleted; the next evening tries again."
+            )
+
+    def require_in_time(self, now: datetime) -> None:
+        """Raises StillBusy once the sleep would be too short to be worth it."""
+        if now >= patience.moment(self.give_up_at):
+            raise StillBusy(
+                f"It is too late in the night to delete: {self.environment} had to be asleep before {self.give_up_at}. "
+                "Nothing was deleted; the next evening tries again. Let it begin earlier if this happens often."
             )
 
 

@@ -114,7 +114,7 @@ class ServiceUnavailable(TransientMwaaError):
 
 
 class StillBusy(TransientMwaaError):
-    """Work went on until it was no longer worth going to sleep."""
+    """Work, or the evening itself, went on until it was no longer worth going to sleep."""
 
 
 class WebServerUnavailable(TransientMwaaError):
