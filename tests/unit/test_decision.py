@@ -49,14 +49,17 @@ def test_a_monday_evening_sleeps_until_two_hours_before_the_morning():
     assert decision.cycle_id.startswith("20261123T190000Z-")
 
 
-def test_a_friday_evening_may_try_all_weekend():
-    assert scheduled("sleep", at("2026-11-27 20:00")).give_up_at == at("2026-11-30 04:30").isoformat()
-
-
-def test_the_night_before_christmas_lasts_until_monday():
-    decision = scheduled("sleep", at("2026-12-23 20:00"))
+@pytest.mark.parametrize("evening", ["2026-11-27 20:00", "2026-12-23 20:00"])
+def test_before_days_off_an_evening_may_try_all_night_but_not_for_days(evening):
+    """Its execution ends by force after 18 h, and must have given the DAGs back before."""
+    decision = scheduled("sleep", at(evening))
     assert decision.act
-    assert decision.give_up_at == at("2026-12-28 04:30").isoformat()
+    assert datetime.fromisoformat(decision.give_up_at) == at(evening) + timedelta(hours=10)
+
+
+def test_the_hour_is_not_changed_for_a_night_that_is_long_enough():
+    assert scheduled("sleep", at("2026-11-23 18:30")).give_up_at == at("2026-11-24 04:30").isoformat()
+    assert scheduled("sleep", at("2026-11-23 18:00")).give_up_at == at("2026-11-24 04:00").isoformat()
 
 
 def test_sleeping_on_a_holiday_is_welcome():
@@ -210,6 +213,8 @@ def test_whatever_the_day_times_are_in_order(action, now, age, wake_at, ready_by
     if decision.act:
         assert give_up > now
         assert start < give_up
+    if action == "sleep":
+        assert give_up <= now + patience.EVENING_TRIES + timedelta(seconds=1)  # times are rounded up to seconds
     if not manual and not force and age > timedelta(minutes=60):
         assert not decision.act
     if force:
@@ -227,4 +232,6 @@ def test_the_next_morning_is_for_a_work_day(now, wake_at, ready_by):
 def test_nobody_ever_works():
     never = Calendar(BERLIN, time(7), None, frozenset({0}), lambda day: "closed")
     assert never.next_wake(at("2026-11-23 20:00")) is None
-    assert decided("sleep", at("2026-11-23 20:00"), never).act
+    decision = decided("sleep", at("2026-11-23 20:00"), never)
+    assert decision.act
+    assert decision.give_up_at == at("2026-11-24 06:00").isoformat()

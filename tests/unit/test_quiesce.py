@@ -158,6 +158,15 @@ def test_when_it_is_not_worth_it_any_more_somebody_is_told_what_ran():
         plan(BUSY, minutes=5, give_up_hours=0)
 
 
+def test_force_does_not_pause_for_ever_what_is_unpaused_again_and_again():
+    assert plan(BUSY, policy=Policy.FORCE, minutes=479).pause == ("a", "b")
+    with pytest.raises(StillBusy, match=r"in spite of the drain policy force.*: a, b\. Find out who"):
+        plan(BUSY, policy=Policy.FORCE, minutes=480)
+    still = look(paused=["a", "b"], runs=[("a", "running")], tasks=[("a", "running")])
+    late = plan(still, owed("a", "b"), Policy.FORCE, minutes=481)
+    assert (late.state, [run.dag_id for run in late.cut_off]) == (State.QUIET, ["a"])
+
+
 def test_quiet_is_quiet_also_late():
     assert plan(look(paused=["a"]), owed("a"), minutes=600).state == State.QUIET
 

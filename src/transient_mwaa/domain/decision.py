@@ -183,7 +183,8 @@ def decide(action: str, asked: Asked, execution: str, record: Record, calendar: 
 
 def _sleep(asked: Asked, record: Record, calendar: Calendar, now: datetime) -> tuple[bool, str, datetime, datetime]:
     next_wake = calendar.next_wake(now)
-    give_up_at = next_wake - patience.WORTHWHILE_SLEEP if next_wake else now + timedelta(days=1)
+    latest = now + patience.EVENING_TRIES
+    give_up_at = min(next_wake - patience.WORTHWHILE_SLEEP, latest) if next_wake else latest
     hold_until = patience.moment(record.hold_until) if record.hold_until else now
     if asked.force:
         return True, "Forced by hand", now, max(give_up_at, now + patience.FORCED_SLEEP_GETS)

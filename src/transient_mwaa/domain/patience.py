@@ -17,6 +17,10 @@ WORTHWHILE_SLEEP = timedelta(hours=2)
 FORCED_SLEEP_GETS = timedelta(hours=1)
 """A forced evening close to the morning still gets this long to come to rest."""
 
+EVENING_TRIES = timedelta(hours=10)
+"""An evening gives up after this, even before a free weekend: an execution ends by force after 18 h, and export,
+deletion and giving the DAGs back, up to 4 h each, must end well before that."""
+
 MORNING_TAKES_AT_MOST = timedelta(hours=6)
 """After this a morning is given up: two failed creations and one good one fit into it."""
 

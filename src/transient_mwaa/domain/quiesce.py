@@ -4,7 +4,7 @@ A paused DAG does not finish its running run, and asset events for a paused cons
 while it is idle, and a consumer only after all of its producers.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -128,7 +128,8 @@ class Drain:
 
 
 def plan_drain(look: Look, owed: Owed, drain: Drain, now: datetime) -> Plan:
-    """What to pause now. Raises StillBusy once past `give_up_at` with work still going on."""
+    """What to pause now. Raises StillBusy once past `give_up_at` with work still going on, or with
+    DAGs still active where the policy is force and what runs is cut off."""
     dags = [dag for dag in look.dags if dag.dag_id not in OWN_DAGS]
     active = {dag.dag_id for dag in dags if not dag.is_paused}
     new_owed = replace(
@@ -142,12 +143,16 @@ def plan_drain(look: Look, owed: Owed, drain: Drain, now: datetime) -> Plan:
     busy = {run.dag_id for run in blocking}
     if not active and not blocking:
         return Plan(State.QUIET, new_owed, 0, (), (), (), ())
-    if patience.overdue(drain.waiting_since, drain.limit, now) and drain.policy is Policy.FORCE:
-        state = State.DRAINING if active else State.QUIET
-        return Plan(state, new_owed, len(active), tuple(sorted(active)), (), (), blocking)
+    overdue = patience.overdue(drain.waiting_since, drain.limit, now)
+    forced = overdue and drain.policy is Policy.FORCE
+    if forced and not active:
+        return Plan(State.QUIET, new_owed, 0, (), (), (), blocking)
     if now >= drain.give_up_at:
-        raise StillBusy(_still_busy(new_owed.environment, blocking, active))
-    if patience.overdue(drain.waiting_since, drain.limit, now):
+        name = owed.environment
+        raise StillBusy(_unpaused_again(name, active) if forced else _still_busy(name, blocking, active))
+    if forced:
+        return Plan(State.DRAINING, new_owed, len(active), tuple(sorted(active)), (), (), blocking)
+    if overdue:
         return Plan(State.POSTPONED, new_owed, len(active), (), (), blocking, ())
     # A DAG that we paused and that was triggered since would wait for ever: it gets its activity back and drains.
     paused_by_us = {dag.dag_id for dag in dags if dag.is_paused} & new_owed.dag_ids
@@ -181,11 +186,21 @@ def _pausable(active: set[str], busy: set[str], consumers: Mapping[str, Collecti
 
 def _still_busy(environment: str, blocking: Iterable[DagRun], active: Collection[str]) -> str:
     names = [f"{run.dag_id} ({run.run_id}, {run.state})" for run in blocking] or sorted(active)
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return (
-        f"{environment} was still at work when it was no longer worth going to sleep: {shown}. "
+        f"{environment} was still at work when it was no longer worth going to sleep: {_first(names)}. "
         "End or shorten these runs, sleep later, or choose the drain policy force."
     )
+
+
+def _unpaused_again(environment: str, active: Collection[str]) -> str:
+    return (
+        f"{environment} had active DAGs in spite of the drain policy force when it was no longer worth going to sleep: "
+        f"{_first(sorted(active))}. Find out who unpauses them again."
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def cut_off_json(
