@@ -21,7 +21,7 @@ def what_happens(rule: Rule) -> str:
     return {
         "add": f"every row comes back, with new ids{sealed}",
         "merge": f"comes back by {key}; what the new environment has already stays{sealed}",
-        "overwrite": f"comes back by {key}; the evening's value wins{where}",
+        "overwrite": f"comes back by {key}{where}; the evening's value wins, and what it had not is removed",
         "of dag": "written by parsing; the evening's rows stand in for DAGs that are not parsed yet",
         "dag": "pause state and next run come back; the rest is written by parsing",
     }[rule.way]

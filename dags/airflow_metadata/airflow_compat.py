@@ -26,6 +26,9 @@ _DSN_PARAMETERS = (
     "keepalives_interval",
     "keepalives_count",
 )
+# A load balancer or firewall between worker and database forgets a connection that is silent for minutes, as ours is
+# while the database works on one statement. On a Unix socket they mean nothing.
+_KEEPALIVES = {"keepalives": "1", "keepalives_idle": "60", "keepalives_interval": "10", "keepalives_count": "6"}
 
 
 def airflow_version() -> str:
@@ -52,7 +55,7 @@ def metadata_dsn() -> str:
     pooled = engine.raw_connection()
     try:
         info = pooled.dbapi_connection.info
-        parameters = {**info.dsn_parameters, "password": info.password}
+        parameters = {**_KEEPALIVES, **info.dsn_parameters, "password": info.password}
     finally:
         pooled.close()
     return " ".join(f"{name}={_quoted(parameters[name])}" for name in _DSN_PARAMETERS if parameters.get(name))

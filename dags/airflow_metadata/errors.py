@@ -23,6 +23,10 @@ class ObjectChanged(MetadataError):
     """An object in S3 is missing, or is not what the manifest promised."""
 
 
+class ReferenceMissing(MetadataError):
+    """Rows refer to something that is nowhere, so that no restore could place them."""
+
+
 class RestoreClash(MetadataError):
     """Rows of the export have no place in the live environment; nothing was committed."""
 

@@ -2,7 +2,7 @@
 
 The new environment has rows of its own: this very run, jobs, log, parsed DAGs, the default pool. They stay. History
 is added beside them, every id moved by one offset per table. The scheduler and the parser go on meanwhile, so the rows
-that they lock (of dag and slot_pool) come last.
+that they lock (of pools, DAGs, datasets, permissions) come last, in the order of tables.RULES.
 """
 
 # ruff: noqa: S608 - SQL is made of the catalogue's names, quoted; values pass through literal()
@@ -26,7 +26,7 @@ from airflow_metadata.errors import CountsDiffer, ObjectChanged, RestoreClash, R
 from airflow_metadata.history import RESTORE_EVENT
 from airflow_metadata.settings import Settings
 from airflow_metadata.storage import Store
-from airflow_metadata.tables import OWN_DAGS, RULES, Rule
+from airflow_metadata.tables import OWN_DAGS, RULES, Rule, required_merged
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ _NEXT_RUN = (
     "next_dagrun_data_interval_end",
     "next_dagrun_create_after",
 )
+_SCHEDULE = ("schedule_interval", "timetable_description")
 _DOWNLOADS = 4
 # Classes whose serializers encrypt credentials inside the value of an XCom.
 _KEYED_XCOMS = ("deltalake.table.DeltaTable", "pyiceberg.table.Table")
@@ -175,6 +176,7 @@ class _Restore:
         self.placed: dict[str, int] = {}
         self.touched: list[str] = []
         self.left: dict[str, int] = {}  # table -> rows that the live environment has its own version of
+        self.removed = 0  # rows that only the new environment had, and must not have
         self.lost: list[str] = []  # rows without a place, by name
 
     def run(self) -> dict[str, int]:
@@ -190,6 +192,8 @@ class _Restore:
             if self.staged.get(name):
                 self._place(name, rule)
                 self.touched.append(name)
+            if rule.way == "overwrite":
+                self._remove_surplus(name, rule)
         if self.lost and not self.accept_clashes:
             raise RestoreClash(
                 f"{len(self.lost)} rows have no place in the live environment: {', '.join(self.lost[:20])}. "
@@ -203,6 +207,7 @@ class _Restore:
             "tables": len(self.staged),
             "rows": sum(self.placed.values()),
             "left": sum(self.left.values()),
+            "removed": self.removed,
             "clashes": len(self.lost),
             "reset_tasks": self.reset_tasks,
             "unreadable_xcoms": unreadable,
@@ -404,7 +409,7 @@ class _Restore:
             elif {"dag_id", "run_id"} <= set(columns) and name != "log":
                 clash = "EXISTS (SELECT 1 FROM clash k WHERE k.dag_id = s.dag_id AND k.run_id = s.run_id)"
         # A merged thing that is nowhere, in a column that must not be null: its row cannot be placed, and is named.
-        required = [c.name for c in self.live[name].columns if c.not_null and _is_merged(rule.references.get(c.name))]
+        required = required_merged(self.live[name], rule)
         dangling = " OR ".join(f"{expressions[c]} IS NULL" for c in required) or "false"
         left = self.session.value(f"SELECT count(*) FROM {_staged(name)} s{joins} WHERE {clash} OR ({dangling})")
         if required:
@@ -430,7 +435,9 @@ class _Restore:
         select = ", ".join(f"{expressions[c]} AS {quote(c)}" for c in columns)
         self.session.execute(f"CREATE TEMP TABLE {resolved} AS SELECT {old}{select} FROM {_staged(name)} s{joins}")
         same = " AND ".join(f"l.{quote(c)} = r.{quote(c)}" for c in rule.key)
-        missing = f"NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
+        # Half a key names nothing: Airflow itself writes a permission on no view when two parsers race.
+        whole = " AND ".join(f"r.{quote(c)} IS NOT NULL" for c in rule.key)
+        missing = f"{whole} AND NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
         if name == "dataset_dag_run_queue":
             # An event waits only for a DAG that is still scheduled by that dataset.
             missing += (
@@ -448,32 +455,48 @@ class _Restore:
             )
         inserted = list(columns)
         source = ", ".join(f"r.{quote(c)}" for c in columns)
+        new = f"{resolved} r WHERE {missing}"
         if name == "log_template":
-            # New runs take the highest id: an old template must stay below the live ones.
+            # New runs take the highest id: an old template must stay below the live ones. No unique key keeps the same
+            # templates from being there twice (A, then B, then A again): once is enough.
+            key = ", ".join(f"r.{quote(c)}" for c in rule.key)
+            new = f"(SELECT DISTINCT ON ({key}) r.* FROM {new} ORDER BY {key}, r.old DESC) r"
             inserted, source = (
                 ["id", *columns],
-                f"(SELECT min(id) FROM log_template) - row_number() OVER (ORDER BY old DESC), {source}",
+                f"(SELECT min(id) FROM log_template) - row_number() OVER (ORDER BY r.old DESC), {source}",
             )
         placed += self.session.execute(
             f"INSERT INTO {quote(name)} ({', '.join(map(quote, inserted))}) "
-            f"SELECT {source} FROM {resolved} r WHERE {missing} ON CONFLICT DO NOTHING"
+            f"SELECT {source} FROM {new} ON CONFLICT DO NOTHING"
         )
         if has_id:
             self.session.execute(
-                f"CREATE TEMP TABLE {quote(f'map_{name}')} AS SELECT r.old, l.id AS new "
-                f"FROM {resolved} r JOIN {quote(name)} l ON {same}"
+                f"CREATE TEMP TABLE {quote(f'map_{name}')} AS SELECT r.old, max(l.id) AS new "
+                f"FROM {resolved} r JOIN {quote(name)} l ON {same} GROUP BY r.old"
             )
             self.session.execute(f"ANALYZE {quote(f'map_{name}')}")
             if name == "ab_user":
                 self._link_users()
-            self._name_unplaced(name, rule, resolved, same)
+            self._name_unplaced(name, rule, resolved, same, whole)
         return placed, self.staged[name] - placed
 
-    def _name_unplaced(self, name: str, rule: Rule, resolved: str, same: str) -> None:
+    def _remove_surplus(self, name: str, rule: Rule) -> None:
+        """What the evening had not, such as defaults of a fresh image; each row is named in the log."""
+        (key,) = rule.key
+        known = f"SELECT 1 FROM {_staged(name)} s WHERE s.{quote(key)} = l.{quote(key)}"
+        surplus = f"NOT EXISTS ({known})" if self.staged.get(name) else "true"
+        if name == "slot_pool":
+            surplus += " AND l.pool IS DISTINCT FROM 'default_pool'"  # Airflow does not run without it
+        for (row,) in self.session.rows(f"SELECT l.{quote(key)} FROM {quote(name)} l WHERE {surplus} ORDER BY 1"):
+            log.warning("Removed, since the evening had no such %s: %s", name, row)
+        self.removed += self.session.execute(f"DELETE FROM {quote(name)} l WHERE {surplus}")
+
+    def _name_unplaced(self, name: str, rule: Rule, resolved: str, same: str, whole: str) -> None:
         """Rows that are not there after all: another unique key is in the way (the e-mail address of a user)."""
         key = ", ".join(f"r.{quote(c)}::text" for c in rule.key)
         for row in self.session.rows(
-            f"SELECT {key} FROM {resolved} r WHERE NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
+            f"SELECT {key} FROM {resolved} r WHERE {whole} "
+            f"AND NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
         ):
             self.lost.append(f"{name} {'/'.join(map(str, row))}")
 
@@ -490,24 +513,34 @@ class _Restore:
     def _place_dags(self) -> tuple[int, int]:
         """Pause state and next run of each DAG; one that is not parsed yet is added as inactive, and parsing wakes it.
 
-        The rows are locked in the order in which the parser locks them.
+        The rows are locked in the order in which the parser locks them. Where the schedule changed overnight the
+        evening's next run is none of the new schedule's: the next parse computes it.
         """
         self.session.rows("SELECT dag_id FROM dag ORDER BY dag_id FOR UPDATE")
         expressions, _ = self._resolved("dag", RULES["dag"])
-        changes = ", ".join(f"{c} = {expressions[c]}" for c in ("is_paused", *_NEXT_RUN))
-        updated = self.session.execute(
-            f"UPDATE dag l SET {changes} FROM {_staged('dag')} s WHERE l.dag_id = s.dag_id AND l.dag_id NOT IN ({_OWN})"
-        )
-        self.session.execute(
-            f"CREATE TEMP TABLE unparsed AS SELECT dag_id FROM {_staged('dag')} s "
-            "WHERE NOT EXISTS (SELECT 1 FROM dag l WHERE l.dag_id = s.dag_id)"
-        )
-        expressions |= {"is_active": "false", "pickle_id": "NULL"}
         columns = self.live["dag"].names
+        values = expressions | {"is_active": "false", "pickle_id": "NULL"}
+        self.session.execute("CREATE TEMP TABLE unparsed (dag_id text)")
+        # The parser may add the same DAG at this moment: then we wait for it here, and its row counts as parsed.
         added = self.session.execute(
-            f"INSERT INTO dag ({', '.join(map(quote, columns))}) SELECT {', '.join(expressions[c] for c in columns)} "
-            f"FROM {_staged('dag')} s JOIN unparsed u ON u.dag_id = s.dag_id"
+            f"WITH added AS (INSERT INTO dag ({', '.join(map(quote, columns))}) "
+            f"SELECT {', '.join(values[c] for c in columns)} FROM {_staged('dag')} s "
+            "WHERE NOT EXISTS (SELECT 1 FROM dag l WHERE l.dag_id = s.dag_id) ORDER BY s.dag_id "
+            "ON CONFLICT DO NOTHING RETURNING dag_id) INSERT INTO unparsed SELECT dag_id FROM added"
         )
+        parsed = f"l.dag_id = s.dag_id AND l.dag_id NOT IN ({_OWN}) AND l.dag_id NOT IN (SELECT dag_id FROM unparsed)"
+        changed = " OR ".join(f"l.{c} IS DISTINCT FROM s.{c}" for c in _SCHEDULE)
+        for (dag_id,) in self.session.rows(
+            f"SELECT l.dag_id FROM dag l, {_staged('dag')} s WHERE {parsed} AND ({changed}) ORDER BY 1"
+        ):
+            log.info("The schedule of DAG %s changed: its next run is computed by the next parse", dag_id)
+        next_run = {
+            c: f"CASE WHEN {changed} THEN {'NULL' if c == 'next_dagrun_create_after' else f'l.{c}'} "
+            f"ELSE {expressions[c]} END"
+            for c in _NEXT_RUN
+        }
+        changes = ", ".join(f"{c} = {value}" for c, value in {"is_paused": expressions["is_paused"], **next_run}.items())
+        updated = self.session.execute(f"UPDATE dag l SET {changes} FROM {_staged('dag')} s WHERE {parsed}")
         own = self.session.value(
             f"SELECT count(*) FROM {_staged('dag')} s WHERE dag_id IN ({_OWN}) "
             "AND NOT EXISTS (SELECT 1 FROM unparsed u WHERE u.dag_id = s.dag_id)"
@@ -539,10 +572,6 @@ class _Restore:
             "INSERT INTO log (dttm, dag_id, run_id, event, owner, extra) VALUES (clock_timestamp(), 'db_restore_dag', "
             f"{literal(self.run_id)}, {literal(RESTORE_EVENT)}, 'transient-mwaa', {literal(json.dumps(marker))})"
         )
-
-
-def _is_merged(target: str | None) -> bool:
-    return target is not None and RULES[target].way == "merge"
 
 
 def _cast(staged: str, column: Column) -> str:

@@ -2,8 +2,10 @@
 
 Order matters: restore goes from top to bottom, so that a row's references are there before it.
 Ways:
-  merge      same natural key = same thing: the live row stays, a missing one is added
-  overwrite  same natural key = same thing: the export's value wins, a missing row is added
+  merge      same natural key = same thing: the live row stays, a missing one is added; a key with a null in it names
+             nothing and is left out (two parsers in a race leave such rows of ab_permission_view)
+  overwrite  same natural key = same thing: the export's value wins, a missing row is added, and one that the export
+             has not is removed
   add        history: all rows are added; ids move by one offset per table, references move with them
   of dag     belongs to DAGs that the live environment has not parsed yet; parsing writes it for all others
   exclude    not carried, for the reason given
@@ -48,7 +50,48 @@ def _add(**references: str) -> Rule:
 _TRY = {"job_id": "job", "queued_by_job_id": "job", "trigger_id": "trigger"}
 
 RULES: dict[str, Rule] = {
+    # History comes first: long, and nothing live waits for its rows.
     "log_template": Rule("merge", key=("filename", "elasticsearch_id")),
+    "ab_user": Rule(
+        "merge",
+        key=("username",),
+        references={"created_by_fk": "ab_user", "changed_by_fk": "ab_user"},
+        secret=("password",),
+    ),
+    "job": _add(),
+    "trigger": Rule("add", references={"triggerer_id": "job"}, secret=("kwargs",)),
+    "dag_run": _add(creating_job_id="job", log_template_id="log_template"),
+    "task_instance": _add(**_TRY),
+    "task_instance_history": _add(**_TRY),
+    "task_fail": _add(),
+    "task_reschedule": _add(),
+    "task_map": _add(),
+    "xcom": _add(dag_run_id="dag_run"),
+    "rendered_task_instance_fields": _add(),
+    "dag_run_note": _add(dag_run_id="dag_run", user_id="ab_user"),
+    "task_instance_note": _add(user_id="ab_user"),
+    "log": _add(),
+    "sla_miss": Rule("merge", key=("task_id", "dag_id", "execution_date")),
+    # From here on rows are locked that the live scheduler and parser want: last, quickly, and in the parser's own
+    # order (DAGs, then datasets, then permissions), so that neither waits for the other in a circle.
+    "slot_pool": Rule("overwrite", key=("pool",)),
+    "variable": Rule("overwrite", key=("key",), all_secret=True),
+    "connection": Rule("overwrite", key=("conn_id",), all_secret=True),
+    "dag": Rule("dag", key=("dag_id",)),
+    "dag_tag": Rule("of dag"),
+    "dag_owner_attributes": Rule("of dag"),
+    "dataset": Rule("merge", key=("uri",)),
+    "dataset_alias": Rule("merge", key=("name",)),
+    "dag_schedule_dataset_reference": Rule("of dag", references={"dataset_id": "dataset"}),
+    "dag_schedule_dataset_alias_reference": Rule("of dag", references={"alias_id": "dataset_alias"}),
+    "task_outlet_dataset_reference": Rule("of dag", references={"dataset_id": "dataset"}),
+    "dataset_event": _add(dataset_id="dataset"),
+    "dataset_alias_dataset": Rule(
+        "merge", key=("alias_id", "dataset_id"), references={"alias_id": "dataset_alias", "dataset_id": "dataset"}
+    ),
+    "dataset_alias_dataset_event": _add(alias_id="dataset_alias", event_id="dataset_event"),
+    "dagrun_dataset_event": _add(dag_run_id="dag_run", event_id="dataset_event"),
+    "dataset_dag_run_queue": Rule("merge", key=("dataset_id", "target_dag_id"), references={"dataset_id": "dataset"}),
     "ab_permission": Rule("merge", key=("name",)),
     "ab_view_menu": Rule("merge", key=("name",)),
     "ab_permission_view": Rule(
@@ -62,46 +105,7 @@ RULES: dict[str, Rule] = {
         key=("permission_view_id", "role_id"),
         references={"permission_view_id": "ab_permission_view", "role_id": "ab_role"},
     ),
-    "ab_user": Rule(
-        "merge",
-        key=("username",),
-        references={"created_by_fk": "ab_user", "changed_by_fk": "ab_user"},
-        secret=("password",),
-    ),
     "ab_user_role": Rule("merge", key=("user_id", "role_id"), references={"user_id": "ab_user", "role_id": "ab_role"}),
-    "dataset": Rule("merge", key=("uri",)),
-    "dataset_alias": Rule("merge", key=("name",)),
-    "job": _add(),
-    "trigger": Rule("add", references={"triggerer_id": "job"}, secret=("kwargs",)),
-    "dag_run": _add(creating_job_id="job", log_template_id="log_template"),
-    "task_instance": _add(**_TRY),
-    "task_instance_history": _add(**_TRY),
-    "task_fail": _add(),
-    "task_reschedule": _add(),
-    "task_map": _add(),
-    "xcom": _add(dag_run_id="dag_run"),
-    "rendered_task_instance_fields": _add(),
-    "dag_run_note": _add(dag_run_id="dag_run", user_id="ab_user"),
-    "task_instance_note": _add(user_id="ab_user"),
-    "dataset_event": _add(dataset_id="dataset"),
-    "dagrun_dataset_event": _add(dag_run_id="dag_run", event_id="dataset_event"),
-    "dataset_alias_dataset": Rule(
-        "merge", key=("alias_id", "dataset_id"), references={"alias_id": "dataset_alias", "dataset_id": "dataset"}
-    ),
-    "dataset_alias_dataset_event": _add(alias_id="dataset_alias", event_id="dataset_event"),
-    "log": _add(),
-    "sla_miss": Rule("merge", key=("task_id", "dag_id", "execution_date")),
-    # From here on rows are locked that the live scheduler and parser want: last, and quickly.
-    "slot_pool": Rule("overwrite", key=("pool",)),
-    "variable": Rule("overwrite", key=("key",), all_secret=True),
-    "connection": Rule("overwrite", key=("conn_id",), all_secret=True),
-    "dag": Rule("dag", key=("dag_id",)),
-    "dag_tag": Rule("of dag"),
-    "dag_owner_attributes": Rule("of dag"),
-    "dag_schedule_dataset_reference": Rule("of dag", references={"dataset_id": "dataset"}),
-    "dag_schedule_dataset_alias_reference": Rule("of dag", references={"alias_id": "dataset_alias"}),
-    "task_outlet_dataset_reference": Rule("of dag", references={"dataset_id": "dataset"}),
-    "dataset_dag_run_queue": Rule("merge", key=("dataset_id", "target_dag_id"), references={"dataset_id": "dataset"}),
     "alembic_version": Rule(
         "exclude", reason="the schema's revision: noted in the manifest, compared before a restore"
     ),
@@ -145,6 +149,15 @@ def rule_for(table: str, airflow_tables: Iterable[str]) -> Rule:
         )
     known = (reason for prefix, reason in _FOREIGN if table.startswith(prefix))
     return Rule("exclude", reason=next(known, "not a table of Airflow's"))
+
+
+def required_merged(table: Table, rule: Rule) -> list[str]:
+    """Columns that must not be null and refer to a merged thing: without that thing a row has no place."""
+    return [
+        column.name
+        for column in table.columns
+        if column.not_null and column.name in rule.references and RULES[rule.references[column.name]].way == "merge"
+    ]
 
 
 def check_references(table: Table, rule: Rule, foreign_keys: Iterable[tuple[str, str, str, str]]) -> None:

@@ -5,12 +5,10 @@ from typing import Any
 from aws_lambda_powertools import Logger
 
 from transient_mwaa.aws.airflow_rest import AirflowRest
-from transient_mwaa.aws.mwaa import Mwaa, webserver_url
 from transient_mwaa.aws.owed_dags import OwedDags
 from transient_mwaa.domain.readiness import compare
 
 logger = Logger()
-mwaa = Mwaa.from_env()
 owed_dags = OwedDags.from_env()
 rest = AirflowRest.from_env()
 
@@ -22,8 +20,4 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     parsed = [dag.dag_id for dag in rest.dags(name)]
     readiness = compare(parsed, owed_dags.read(name).known, len(rest.import_errors(name)))
     logger.info("Compared with yesterday", extra={"missing": readiness.dags_missing})
-    return {
-        "import_errors": readiness.import_errors,
-        "dags_missing": len(readiness.dags_missing),
-        "webserver_url": webserver_url(mwaa.require(name)),
-    }
+    return {"import_errors": readiness.import_errors, "dags_missing": len(readiness.dags_missing)}

@@ -5,7 +5,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger
 
-from transient_mwaa.aws.mwaa import Mwaa, incarnation, status_of
+from transient_mwaa.aws.mwaa import Mwaa, incarnation, status_of, webserver_url
 from transient_mwaa.aws.records import Records
 from transient_mwaa.domain.patience import moment
 from transient_mwaa.domain.status import condition_of
@@ -24,5 +24,10 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
     now = datetime.now(UTC)
     condition = condition_of(status, born, records.read(name), moment(event["waiting_since"]), now)
     logger.info("Looked at the environment", extra={"status": status, "condition": condition, "incarnation": born})
-    version = environment.get("AirflowVersion", "") if environment else ""
-    return {"status": status, "condition": condition, "incarnation": born, "airflow_version": version}
+    return {
+        "status": status,
+        "condition": condition,
+        "incarnation": born,
+        "airflow_version": (environment or {}).get("AirflowVersion", ""),
+        "webserver_url": webserver_url(environment),
+    }

@@ -89,12 +89,15 @@ class TestDescribe:
             "condition": "usable",
             "incarnation": cloud.incarnation,
             "airflow_version": "2.11.2",
+            "webserver_url": f"https://{cloud.environment()['WebserverUrl'].removeprefix('https://')}",
         }
         assert PASSWORD not in capsys.readouterr().out
 
     def test_one_that_is_asleep(self, cloud):
         cloud.record(blueprint_key="b")
-        assert self.look(cloud) == {"status": "", "condition": "gone", "incarnation": "", "airflow_version": ""}
+        assert self.look(cloud) == {
+            "status": "", "condition": "gone", "incarnation": "", "airflow_version": "", "webserver_url": ""
+        }  # fmt: skip
 
     def test_one_that_never_was(self, cloud):
         with pytest.raises(EnvironmentNotFound):

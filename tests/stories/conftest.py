@@ -1,9 +1,9 @@
 """One environment under a virtual clock: the real state machines, the real handlers, a stand-in for Airflow.
 
-    def test_something(night):
-        night.airflow.fails_export()
-        night.run()
-        assert night.ended == "Still awake: the export failed"
+def test_something(night):
+    night.airflow.fails_export()
+    night.run()
+    assert night.ended == "Still awake: the export failed"
 """
 
 import json
@@ -96,7 +96,7 @@ class Story:
         airflow.add_dag("producer", every=timedelta(hours=3))
         airflow.add_dag("consumer", after=("s3://lake/orders",))
         airflow.add_dag("resting", active=False)
-        airflow.set_variable("colour", "blå, \"quoted\"\nsecond line")
+        airflow.set_variable("colour", 'blå, "quoted"\nsecond line')
         airflow.set_connection("warehouse", "postgres", host="db", login="me", password="the-warehouse-s3cret")
         airflow.set_pool("small", 3)
         self.active_dags_before = set(self.airflow.active_dags)

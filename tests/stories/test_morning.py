@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.stories.conftest import BUCKET, WAKE_AT
+from tests.stories.conftest import BUCKET, SLEEP_AT, WAKE_AT
 
 pytestmark = pytest.mark.stories
 
@@ -49,6 +49,25 @@ def test_the_morning_waits_for_mwaa(morning):
     assert morning.execution.path.count("Look at the new environment") > 5
 
 
+def test_an_evening_that_died_right_after_its_first_delete_loses_no_memory(night, monkeypatch):
+    """Nobody recorded the point of no return; tomorrow's empty environment must not be taken for a full one."""
+    accept = night.cloud.mwaa.delete_environment
+
+    def accept_and_die(name):
+        accept(name)
+        night.cloud.client("stepfunctions").stop_execution(executionArn=evening)
+
+    monkeypatch.setattr(night.cloud.mwaa, "delete_environment", accept_and_die)
+    night.at(SLEEP_AT)
+    evening = night.begin("sleep", {"environment": "dev"})
+    night.cloud.wait(evening)
+    assert night.record["phase"] == "falling_asleep"
+    night.wake({"environment": "dev"})
+    assert night.ended == "Awake"
+    assert "Start the restore" in night.execution.path
+    assert night.active_dags == night.active_dags_before
+
+
 def test_already_awake(morning):
     morning.run()
     created = len(morning.calls("create_environment"))
@@ -80,7 +99,7 @@ def test_creations_that_fail_again_and_again_end_with_their_reason(morning):
     assert "Subnet is full." in morning.messages[-1][1]
     assert morning.record["phase"] == "waking"
     assert "lease_owner" not in morning.record
-    assert len(morning.calls("create_environment")) == 3
+    assert len(morning.calls("create_environment")) == 1 + 3
 
 
 def test_a_morning_after_a_failed_one_brings_it_back(morning):
@@ -110,6 +129,8 @@ def test_an_evening_after_a_failed_restore_is_refused(morning):
     assert morning.ended == "Still awake: its memory was never restored"
     assert morning.exists
     assert len(morning.calls("delete_environment")) == deletes
+    assert morning.active_dags == set(), "in an environment without memory they would run their history again"
+    assert morning.read("environments/dev/owed_dags.json")["dag_ids"] == sorted(morning.active_dags_before)
 
 
 def test_a_second_morning_completes_a_failed_restore(morning):
@@ -139,6 +160,8 @@ def test_a_dag_that_no_longer_imports_is_named(morning):
     morning.run()
     assert morning.ended == "Awake, but not every DAG is back"
     assert "orders.hourly" in morning.messages[-1][1]
+    assert morning.record["phase"] == "awake"
+    assert morning.read("environments/dev/owed_dags.json")["dag_ids"] == ["orders.hourly"], "it stays owed"
     assert morning.active_dags == morning.active_dags_before - {"orders.hourly"}
 
 

@@ -126,7 +126,7 @@ def test_the_environment_may_put_but_never_delete(template):
     statements = template["Resources"]["EnvironmentPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     actions = {a for s in statements for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])}
     reading = {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"}
-    assert actions == reading | {"s3:PutObject", "kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"}
+    assert actions == reading | {"s3:PutObject", "s3:AbortMultipartUpload", "kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"}
 
 
 def test_only_two_functions_may_delete_an_environment(functions):

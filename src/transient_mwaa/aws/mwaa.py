@@ -98,9 +98,9 @@ def require_incarnation(environment: dict[str, Any], expected: str) -> dict[str,
     return environment
 
 
-def webserver_url(environment: dict[str, Any]) -> str:
-    """The address of Airflow's web server; GetEnvironment gives it with or without its scheme."""
-    url = str(environment.get("WebserverUrl", ""))
+def webserver_url(environment: dict[str, Any] | None) -> str:
+    """The address of Airflow's web server; GetEnvironment gives it with or without its scheme. "" when there is none."""
+    url = str((environment or {}).get("WebserverUrl", ""))
     return url if "://" in url or not url else f"https://{url}"
 
 

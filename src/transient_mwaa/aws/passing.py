@@ -56,9 +56,15 @@ def _loader() -> Loader:
     return loader
 
 
+@cache
+def _boto3() -> boto3.session.Session:
+    """One for all clients of the process: making it is a good part of a cold start."""
+    return boto3.session.Session(botocore_session=session())
+
+
 def client(service: str) -> Any:
     """A boto3 client of such a session."""
-    return boto3.session.Session(botocore_session=session()).client(service, config=CLIENT_CONFIG)
+    return _boto3().client(service, config=CLIENT_CONFIG)
 
 
 def code_of(error: ClientError) -> str:
