@@ -193,3 +193,9 @@ def test_a_version_past_its_end_of_support_would_not_come_back():
     assert airflow_versions.objection("2.6.3", date(2025, 12, 1)) is None
     assert "2025-12-30" in airflow_versions.objection("2.6.3", date(2025, 12, 24))  # it would sleep past the date
     assert "upgrade" in airflow_versions.objection("2.0.2", date(2026, 11, 23))
+
+
+@pytest.mark.parametrize(("value", "problems"), [("True", 0), ("False", 1), ("0", 1)])
+def test_dags_that_would_run_before_their_history_is_back_are_a_problem(value, problems):
+    derived = derive(changed(AirflowConfigurationOptions={"core.dags_are_paused_at_creation": value}))
+    assert len([problem for problem in derived.problems if "dags_are_paused_at_creation" in problem]) == problems

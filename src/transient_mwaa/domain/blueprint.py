@@ -48,6 +48,12 @@ def derive(answer: Mapping[str, Any], create: Shape, environment: Shape) -> Deri
         for name in create["required"]
         if name not in kept
     ]
+    options = kept.get("AirflowConfigurationOptions", {})
+    if str(options.get("core.dags_are_paused_at_creation", True)).strip().lower() not in ("true", "1"):
+        problems.append(
+            "core.dags_are_paused_at_creation is off, so in the morning DAGs would run before their history is back: "
+            "remove the option"
+        )
     sensitive = {name: value for name, value in kept.items() if _is_sensitive(create["members"][name])}
     request = {name: value for name, value in kept.items() if name not in sensitive}
     return Derived(request, sensitive, tuple(problems))
