@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PY := .venv/bin/python
+TEST := $(PY) -m pytest
 
 # Whoever keeps Pythons with pyenv has them at hand but not active; uv fetches them for everybody else.
 ifneq ($(shell command -v pyenv),)
@@ -18,15 +19,17 @@ help:  ## Show this list.
 demo: .venv/ready .venv-airflow/ready .venv-glue/ready  ## One night and one morning of a real Airflow on this machine (ARGS=--keep leaves it up).
 	PYTHONPATH=src $(PY) -m local.demo $(ARGS)
 
-check: .venv/ready  ## The fast part: lint, types, arrows, template, state machines, stories. Under 2 minutes.
+check: .venv/ready  ## The fast part: lint, types, arrows, template, state machines, domain, functions. Under 2 minutes.
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	PYTHONPATH=src:. .venv/bin/lint-imports
 	.venv/bin/cfn-lint template.yaml
-	$(PY) -m pytest -m "unit or functions or template or stories or local"
+	$(TEST) -n 2 -m "unit or functions or template"
 
 test: check .venv-airflow/ready .venv-glue/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
-	$(PY) -m pytest -m "engine or cycle"
+	$(TEST) -n 2 --dist loadfile -m "stories or local or engine"
+	$(TEST) -m cycle
 
 build: .venv/ready .venv-sam/ready  ## Build the stack for sam deploy.
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build

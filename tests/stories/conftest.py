@@ -7,6 +7,7 @@ def test_something(night):
 """
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -157,6 +158,13 @@ class Story:
 
         topic = sns_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].topics[self.stack.outputs["NotificationsTopicArn"]]
         return [(subject, message) for _, message, subject, _, _ in topic.sent_notifications]
+
+    def next_message(self, within=10.0):
+        """The first notification, for which EventBridge may take a moment of real time."""
+        deadline = time.monotonic() + within
+        while not self.messages and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.messages[0]
 
     def keys(self, prefix):
         """Keys under a prefix of the data bucket."""

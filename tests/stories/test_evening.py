@@ -257,7 +257,7 @@ def test_a_lease_whose_holder_has_died_is_taken_over(night):
     night.cloud.client("stepfunctions").stop_execution(executionArn=arn)
     night.cloud.wait(arn)
     assert night.record["lease_owner"] == arn
-    assert "ABORTED" in night.messages[-1][1], "it could not tell anybody by itself"
+    assert "ABORTED" in night.next_message()[1], "it could not tell anybody by itself"
     night.finish(night.begin("sleep", {"environment": "dev"}))
     assert "Take over the lease" in night.execution.path
     assert night.ended == "Asleep"

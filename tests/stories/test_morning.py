@@ -53,8 +53,8 @@ def test_an_evening_that_died_right_after_its_first_delete_loses_no_memory(night
     """Nobody recorded the point of no return; tomorrow's empty environment must not be taken for a full one."""
     accept = night.cloud.mwaa.delete_environment
 
-    def accept_and_die(name):
-        accept(name)
+    def accept_and_die(**request):
+        accept(**request)
         night.cloud.client("stepfunctions").stop_execution(executionArn=evening)
 
     monkeypatch.setattr(night.cloud.mwaa, "delete_environment", accept_and_die)
