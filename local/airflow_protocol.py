@@ -42,9 +42,7 @@ class Airflow(Protocol):
 class MakeAirflow(Protocol):
     """How an Airflow is made for a new environment. ProcessAirflow and InMemoryAirflow are such factories."""
 
-    def __call__(
-        self, *, name: str, environment: Mapping[str, Any], environ: Mapping[str, str], home: Path
-    ) -> Airflow:
+    def __call__(self, *, name: str, environment: Mapping[str, Any], environ: Mapping[str, str], home: Path) -> Airflow:
         """Makes it without starting it. Called anew for each creation, so nothing may survive from a deleted namesake.
 
         environment  what GetEnvironment would answer: Name, AirflowVersion, SourceBucketArn, DagS3Path,

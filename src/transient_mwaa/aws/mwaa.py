@@ -99,7 +99,7 @@ def require_incarnation(environment: dict[str, Any], expected: str) -> dict[str,
 
 
 def webserver_url(environment: dict[str, Any] | None) -> str:
-    """The address of Airflow's web server; GetEnvironment gives it with or without its scheme. "" when there is none."""
+    """The address of Airflow's web server, "" for none; GetEnvironment gives it with or without its scheme."""
     url = str((environment or {}).get("WebserverUrl", ""))
     return url if "://" in url or not url else f"https://{url}"
 
