@@ -495,8 +495,7 @@ class _Restore:
         """Rows that are not there after all: another unique key is in the way (the e-mail address of a user)."""
         key = ", ".join(f"r.{quote(c)}::text" for c in rule.key)
         for row in self.session.rows(
-            f"SELECT {key} FROM {resolved} r WHERE {whole} "
-            f"AND NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
+            f"SELECT {key} FROM {resolved} r WHERE {whole} AND NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
         ):
             self.lost.append(f"{name} {'/'.join(map(str, row))}")
 
@@ -539,7 +538,9 @@ class _Restore:
             f"ELSE {expressions[c]} END"
             for c in _NEXT_RUN
         }
-        changes = ", ".join(f"{c} = {value}" for c, value in {"is_paused": expressions["is_paused"], **next_run}.items())
+        changes = ", ".join(
+            f"{c} = {value}" for c, value in {"is_paused": expressions["is_paused"], **next_run}.items()
+        )
         updated = self.session.execute(f"UPDATE dag l SET {changes} FROM {_staged('dag')} s WHERE {parsed}")
         own = self.session.value(
             f"SELECT count(*) FROM {_staged('dag')} s WHERE dag_id IN ({_OWN}) "

@@ -96,6 +96,24 @@ def test_a_table_or_reference_that_no_rule_knows_is_refused(evening_airflow: Any
     assert not [key for key in bucket.list_keys() if key.endswith("manifest.json")]
 
 
+def test_a_row_that_no_morning_could_place_is_refused_in_the_evening(evening_airflow: Any, bucket: Any) -> None:
+    evening_airflow.run("UPDATE dataset_event SET dataset_id = 4711 WHERE id = 31")
+    with pytest.raises(TaskFailed, match=r"ReferenceMissing.*1 rows of dataset_event.*dataset_id 4711.*stays up"):
+        evening_airflow.export(EXPORT)
+    assert bucket.list_keys() == []
+    evening_airflow.run("DELETE FROM dagrun_dataset_event WHERE event_id = 31")
+    evening_airflow.run("DELETE FROM dataset_event WHERE id = 31")
+    assert evening_airflow.export(EXPORT)["rows"] > 0
+
+
+def test_the_connection_is_kept_alive_as_airflow_has_it_or_by_default(evening_airflow: Any) -> None:
+    dsn = "from airflow_metadata.airflow_compat import metadata_dsn; answer = metadata_dsn()"
+    by_default = "keepalives='1' keepalives_idle='60' keepalives_interval='10' keepalives_count='6'"
+    assert by_default in evening_airflow.python(dsn)
+    evening_airflow.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] += "&keepalives_idle=20"
+    assert by_default.replace("60", "20") in evening_airflow.python(dsn)
+
+
 def test_no_secret_is_in_clear_anywhere(evening_airflow: Any, bucket: Any, worker: Any) -> None:
     answer = evening_airflow.export(EXPORT)
     seen = [json.dumps(answer).encode(), worker.log.read_bytes()]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.engine.conftest import INCARNATION, TaskFailed
-from tests.engine.evening import EXPORTER, SECRETS
+from tests.engine.evening import EXPORTER, SECRETS, dag
 from tests.engine.portrait import portrait, whole
 
 EXPORT = EXPORTER[1]
@@ -129,6 +132,77 @@ def test_dags_have_yesterdays_state_also_those_not_parsed_yet(asleep: Any, awake
     assert awake.rows(waiting) == [("s3://one", "consumer"), ("s3://one", "late_file")]
 
 
+@pytest.mark.parametrize("column", ["schedule_interval", "timetable_description"])
+def test_a_dag_whose_schedule_changed_overnight_gets_no_run_of_the_old_one(
+    evening_airflow: Any, morning_airflow: Any, column: str
+) -> None:
+    dates = (
+        "SELECT next_dagrun, next_dagrun_data_interval_start, next_dagrun_data_interval_end, next_dagrun_create_after "
+        "FROM dag WHERE dag_id = %s"
+    )
+    for airflow, year in ((evening_airflow, 2025), (morning_airflow, 2030)):
+        airflow.run(
+            "UPDATE dag SET schedule_interval = '\"0 5 * * *\"', timetable_description = 'At 05:00', "
+            f"next_dagrun = '{year}-01-01', next_dagrun_data_interval_start = '{year}-01-01', "
+            f"next_dagrun_data_interval_end = '{year}-01-02', next_dagrun_create_after = '{year}-01-02'"
+        )
+    morning_airflow.run(f"UPDATE dag SET {column} = 'another' WHERE dag_id = 'etl.daily'")
+    live = morning_airflow.rows(dates, "etl.daily")[0]
+    morning_airflow.restored_from(evening_airflow, EXPORT)
+    assert morning_airflow.rows(dates, "etl.daily") == [(*live[:3], None)], "the next parse computes it"
+    assert morning_airflow.value("SELECT is_paused FROM dag WHERE dag_id = 'etl.daily'") is True
+    for dag_id in ("consumer", "late_file"):
+        assert morning_airflow.rows(dates, dag_id) == evening_airflow.rows(dates, dag_id)
+
+
+@pytest.mark.parametrize("file", ["of known DAGs, too", "of a new DAG only"])
+def test_the_parser_never_waits_for_history_and_neither_waits_in_a_circle(asleep: Any, awake: Any, file: str) -> None:
+    awake.run("DELETE FROM dag_schedule_dataset_reference")
+    awake.run("DELETE FROM dataset")
+    with (
+        psycopg.connect(awake.uri) as scheduler,
+        psycopg.connect(awake.uri) as parser,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        scheduler.execute("SELECT 1 FROM slot_pool FOR UPDATE")
+        restore = pool.submit(awake.restore, "morning-1")
+        try:
+            await_lock(awake, "UPDATE%slot_pool%")  # all history is in, and nothing is committed
+            # What the parser does with one file, in its order. It must get every lock at once, now and later.
+            parser.execute("SET LOCAL lock_timeout = '1s'")
+            if file == "of known DAGs, too":
+                parser.execute("SELECT * FROM dag WHERE dag_id IN ('etl.daily', 'late_file') FOR UPDATE")
+            dag(parser, "late_file", paused=False, active=True)
+            scheduler.rollback()
+            await_lock(awake, "%FROM dag ORDER BY%" if file == "of known DAGs, too" else "%INSERT INTO dag %")
+            parser.execute(
+                "INSERT INTO dataset (uri, extra, created_at, updated_at, is_orphaned) "
+                "VALUES ('s3://two', '{}', now(), now(), false)"
+            )
+            parser.execute(
+                "INSERT INTO dag_schedule_dataset_reference (dataset_id, dag_id, created_at, updated_at) "
+                "SELECT id, 'late_file', now(), now() FROM dataset"
+            )
+            parser.execute("INSERT INTO ab_view_menu (id, name) VALUES (9999, 'DAG:etl.daily')")
+            parser.commit()
+        finally:
+            scheduler.rollback()
+            parser.rollback()
+        assert restore.result(60)["clashes"] == 0
+    assert awake.rows("SELECT is_paused, is_active FROM dag WHERE dag_id = 'late_file'") == [(True, True)]
+    assert awake.value("SELECT count(*) FROM dag_tag WHERE dag_id = 'late_file'") == 0, "parsing wrote what it has"
+    assert portrait(awake, "dataset_event") == portrait(asleep, "dataset_event")
+
+
+def await_lock(airflow: Any, query: str) -> None:
+    """Until a statement like `query` waits for a lock."""
+    sql = "SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    deadline = time.monotonic() + 60
+    while not airflow.rows(f"SELECT 1 FROM ({sql}) x WHERE query LIKE %s", query):
+        assert time.monotonic() < deadline, airflow.rows(sql)
+        time.sleep(0.05)
+
+
 def test_an_event_for_a_dag_that_no_longer_waits_is_left_out(asleep: Any, awake: Any) -> None:
     awake.run("DELETE FROM dag_schedule_dataset_reference")
     answer = awake.restore("morning-1")
@@ -145,6 +219,39 @@ def test_pools_have_yesterdays_slots_and_users_their_roles(asleep: Any, awake: A
     assert awake.rows(roles) == [("Admin",), ("night watch",)]
     made_by = "SELECT m.username FROM ab_user u JOIN ab_user m ON m.id = u.created_by_fk WHERE u.username = 'bob'"
     assert awake.value(made_by) == "ada"
+
+
+def test_what_only_a_fresh_image_has_is_removed_and_named(asleep: Any, awake: Any) -> None:
+    awake.run("INSERT INTO slot_pool (pool, slots, include_deferred) VALUES ('pool of the image', 1, false)")
+    awake.run("INSERT INTO variable (key, val) VALUES ('variable of the image', 'its value')")
+    awake.run("INSERT INTO connection (conn_id, conn_type) VALUES ('connection of the image', 'http')")
+    assert awake.restore("morning-1")["removed"] == 3
+    for table in ("slot_pool", "variable", "connection"):
+        assert portrait(awake, table) == portrait(asleep, table)
+    log = awake.worker.log.read_text()
+    for table, name in (("slot_pool", "pool"), ("variable", "variable"), ("connection", "connection")):
+        assert f"the evening had no such {table}: {name} of the image" in log
+    assert "its value" not in log
+
+
+def test_a_permission_on_nothing_is_left_out(evening_airflow: Any, morning_airflow: Any) -> None:
+    # Airflow commits such rows itself when two parsers race to create a view.
+    half = "INSERT INTO ab_permission_view (permission_id, view_menu_id) "
+    for airflow in (evening_airflow, morning_airflow):
+        airflow.run(half + "SELECT id, NULL FROM ab_permission WHERE name = 'can_read'")
+    evening_airflow.run(half + "SELECT id, NULL FROM ab_permission WHERE name = 'can_edit'")
+    evening_airflow.run(half + "SELECT NULL, id FROM ab_view_menu WHERE name = 'DAG:etl.daily'")
+    evening_airflow.run(
+        "INSERT INTO ab_permission_view_role (permission_view_id, role_id) SELECT pv.id, r.id "
+        "FROM ab_permission_view pv, ab_role r WHERE view_menu_id IS NULL AND r.name = 'night watch'"
+    )
+    assert morning_airflow.restored_from(evening_airflow, EXPORT)["clashes"] == 0
+    null = "SELECT count(*) FROM ab_permission_view WHERE permission_id IS NULL OR view_menu_id IS NULL"
+    assert morning_airflow.value(null) == 1, "its own"
+    of_role = "SELECT v.name FROM ab_permission_view_role x JOIN ab_permission_view p ON p.id = permission_view_id "
+    of_role += "JOIN ab_view_menu v ON v.id = view_menu_id JOIN ab_role r ON r.id = role_id "
+    assert morning_airflow.rows(of_role + "WHERE r.name = 'night watch'") == [("DAG:etl.daily",)]
+    assert morning_airflow.value("SELECT count(*) FROM ab_permission_view_role WHERE permission_view_id IS NULL") == 0
 
 
 def test_a_user_who_logged_in_already_stays_and_keeps_the_notes(asleep: Any, awake: Any) -> None:
@@ -164,6 +271,29 @@ def test_an_old_log_template_never_becomes_the_live_one(asleep: Any, awake: Any)
         "SELECT t.filename FROM dag_run r JOIN log_template t ON t.id = r.log_template_id WHERE run_id = 'scheduled__1'"
     )
     assert awake.value(used) == "old/{{ ti.task_id }}.log"
+
+
+def test_log_templates_that_were_used_twice_come_back_once(evening_airflow: Any, morning_airflow: Any) -> None:
+    # Set to A, to B, back to A, to C: Airflow adds a row for each change.
+    insert = "INSERT INTO log_template (filename, elasticsearch_id, created_at) VALUES (%s, 'x', now())"
+    for name in ("b.log", "old/{{ ti.task_id }}.log", "c.log"):
+        evening_airflow.run(insert, name)
+    for _ in range(2):
+        morning_airflow.run(insert, "b.log")
+    evening_airflow.run(
+        "UPDATE dag_run r SET log_template_id = t.id FROM (SELECT id, row_number() OVER (ORDER BY id) - 1 AS n "
+        "FROM log_template WHERE elasticsearch_id = 'x') t WHERE t.n = r.id % 4"
+    )
+    live = morning_airflow.value("SELECT filename FROM log_template ORDER BY id DESC LIMIT 1")
+    assert morning_airflow.restored_from(evening_airflow, EXPORT)["clashes"] == 0
+    assert portrait(morning_airflow, "dag_run", f"NOT {OWN}") == portrait(evening_airflow, "dag_run", f"NOT {OWN}")
+    assert sorted(morning_airflow.rows("SELECT filename FROM log_template WHERE elasticsearch_id = 'x'")) == [
+        ("b.log",),
+        ("b.log",),
+        ("c.log",),
+        ("old/{{ ti.task_id }}.log",),
+    ]
+    assert morning_airflow.value("SELECT filename FROM log_template ORDER BY id DESC LIMIT 1") == live
 
 
 def test_what_was_under_way_is_scheduled_again_under_the_same_try(asleep: Any, awake: Any) -> None:
@@ -313,7 +443,10 @@ def test_times_that_travelled_as_text_are_times_again(evening_airflow: Any, morn
 
 
 def test_an_empty_evening_can_be_restored(make: Any, morning_airflow: Any) -> None:
+    morning_airflow.run("INSERT INTO variable (key, val) VALUES ('of the image', '')")
     assert morning_airflow.restored_from(make("empty"), EXPORT)["already_restored"] == 0
+    assert morning_airflow.rows("SELECT conn_id FROM connection UNION ALL SELECT key FROM variable") == []
+    assert morning_airflow.rows("SELECT pool FROM slot_pool") == [("default_pool",)]
 
 
 def history(bucket: Any, export_id: str, table: str) -> list[dict[str, Any]]:
