@@ -75,6 +75,15 @@ REFERENCES: Mapping[str, Mapping[str, str]] = {
     "xcom": {"dag_run_id": "dag_run"},
 }
 
+# Tables that hold in the morning what they held in the evening, and nothing else.
+WHOLE = ("connection", "dataset_dag_run_queue", "slot_pool", "variable")
+# Tables without a unique key where the same row may be there several times, and means the same.
+COLLAPSING = ("ab_permission_view", "ab_permission_view_role", "log_template")
+# History whose rows got ids out of one block: nothing else may have one.
+HISTORY = (
+    "dag_run", "dataset_event", "job", "log", "task_fail", "task_instance_history", "task_reschedule", "trigger",
+)  # fmt: skip
+
 # Encrypted columns, each with the column that says whether it is (None: always).
 ENCRYPTED: Mapping[str, Mapping[str, str | None]] = {
     "connection": {"password": "is_encrypted", "extra": "is_extra_encrypted"},
@@ -105,13 +114,19 @@ class Export:
 
 @dataclass(frozen=True)
 class Difference:
-    """One row of the evening that the morning lacks (`columns` empty), or in which `columns` differ."""
+    """One row of the evening that the morning lacks (`columns` empty), or in which `columns` differ.
+
+    With `surplus`: one row of the morning that nobody put there.
+    """
 
     table: str
     row: str
     columns: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    surplus: bool = False
 
     def __str__(self) -> str:
+        if self.surplus:
+            return f"{self.table} {self.row}: not there in the evening"
         if not self.columns:
             return f"{self.table} {self.row}: missing"
         told = ", ".join(f"{name} {_told(was)} -> {_told(now)}" for name, (was, now) in self.columns.items())
@@ -133,6 +148,11 @@ class TableResult:
     after: int
     missing: int
     changed: int
+    surplus: int = 0
+
+    @property
+    def equal(self) -> bool:
+        return not (self.missing or self.changed or self.surplus)
 
 
 @dataclass(frozen=True)
@@ -278,8 +298,9 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
     def own(row: Row, _: Row | None = None) -> bool:
         return (row["dag_id"], row["run_id"]) == (export.dag_id, export.run_id)
 
-    def unfinished(row: Row, _: Row | None) -> bool:
-        return row["state"] in ("queued", "scheduled", "running", "restarting")
+    def runs_again(was: Row, now: Row | None) -> bool:
+        unfinished = was["state"] in ("queued", "scheduled", "running", "restarting")
+        return unfinished and now is not None and now["state"] in (None, "scheduled", "queued", "running", "success")
 
     def running(row: Row, _: Row | None) -> bool:
         return row["state"] == "running"
@@ -288,7 +309,13 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
     without_catchup = {
         row["dag_id"]
         for row in before.rows.get("serialized_dag", ())
-        if row["data"] and not json.loads(row["data"]).get("dag", {}).get("catchup", False)
+        # A serialized DAG leaves out what has its default, and that of catchup is true.
+        if row["data"] and not json.loads(row["data"]).get("dag", {}).get("catchup", True)
+    }
+    half = {
+        row["id"]
+        for row in before.rows.get("ab_permission_view", ())
+        if None in (row["permission_id"], row["view_menu_id"])
     }
 
     def recomputed(was: Row, now: Row | None) -> bool:
@@ -302,12 +329,15 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
     later = "written by the export's own run after its snapshot"
     run_columns = ("state", "end_date", "updated_at", "last_scheduling_decision", "duration", "start_date")
     parsing = ("last_parsed_time", "last_pickled", "last_expired", "scheduler_lock", "processor_subdir", "fileloc",
-               "has_import_errors", "is_active")  # fmt: skip
+               "has_import_errors")  # fmt: skip
     restarted = ("state", "queued_by_job_id", "external_executor_id", "job_id", "pid", "start_date", "end_date",
                  "duration", "hostname", "try_number", "queued_dttm", "updated_at")  # fmt: skip
     closed = frozenset(("state", "end_date", "latest_heartbeat"))
     return [
         _Rule("dag", "where the DAG's file lies and when it was parsed: the parser's notes", frozenset(parsing)),
+        _Rule(
+            "dag", "was inactive: parsing says", frozenset({"is_active"}), lambda was, now: was["is_active"] != "true"
+        ),
         _Rule(
             "dag",
             "without catchup every parse, also of a paused DAG, moves the next run to the present",
@@ -329,7 +359,7 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
         _Rule("job", finalised, closed, lambda was, now: was["id"] in own_jobs),
         _Rule("job", "processes of the deleted environment: restored as ended", closed, running),
         _Rule(
-            "task_instance", "unfinished: reset, and runs again under the same try", frozenset(restarted), unfinished
+            "task_instance", "unfinished: reset, and runs again under the same try", frozenset(restarted), runs_again
         ),
         _Rule("trigger", "waits for the new environment's triggerer", frozenset({"triggerer_id"})),
         _Rule("dataset", "the live row of the same uri stays", frozenset({"created_at", "updated_at"})),
@@ -338,6 +368,15 @@ def _rules(before: Database, export: Export) -> list[_Rule]:
             "ab_user",
             "the live account of the same name stays",
             frozenset(_columns(before, "ab_user")) - {"username"},
+        ),
+        _Rule(
+            "ab_permission_view", "half a permission, left by parsers in a race", None, lambda was, _: was["id"] in half
+        ),
+        _Rule(
+            "ab_permission_view_role",
+            "of half a permission, left by parsers in a race",
+            None,
+            lambda was, _: was["permission_view_id"] in half,
         ),
         *(
             _Rule(table, "written when the DAG is parsed", frozenset({"created_at", "updated_at"}))
@@ -367,7 +406,11 @@ def reasons_for_exclusion() -> dict[str, str]:
 
 
 def compare(before: Database, after: Database, export: Export, excluded: Mapping[str, str] | None = None) -> Comparison:
-    """Every row of the evening against the morning. Rows that only the morning has are its own, and no difference."""
+    """Every row of the evening against the morning.
+
+    Rows that only the morning has are its own, and no difference, unless nothing but the evening's may be there:
+    see _surplus().
+    """
     excluded = reasons_for_exclusion() if excluded is None else excluded
     offsets = {
         table: offset(table, rows, after.rows.get(table, ()))
@@ -387,21 +430,56 @@ def compare(before: Database, after: Database, export: Export, excluded: Mapping
     excuses: Counter[tuple[str, str]] = Counter()
     for table, rows in sorted(before.rows.items()):
         found: list[Difference] = []
+        surplus: list[Difference] = []
         if table in excluded:
             excuses[table, excluded[table]] += len(rows)
         else:
-            counterparts = {now.of(table, row): row for row in after.rows.get(table, ())}
+            counterparts: dict[Identity, list[Row]] = defaultdict(list)
+            for row in after.rows.get(table, ()):
+                counterparts[now.of(table, row)].append(row)
+            known: set[Identity] = set()
+            steps = Counter([offsets[table]] if table in offsets else [])
             for row in rows:
-                counterpart = counterparts.get(was.of(table, row))
+                known.add(was.of(table, row))
+                same = counterparts[was.of(table, row)]
+                counterpart = (same[0] if table in COLLAPSING else same.pop(0)) if same else None
+                if counterpart and table in HISTORY and table not in offsets:
+                    steps[int(counterpart["id"] or 0) - int(row["id"] or 0)] += 1
                 difference, reasons = _difference(table, row, counterpart, was, now, rules[table])
                 excuses.update((table, reason) for reason in reasons)
                 if difference:
                     found.append(difference)
+            surplus = _surplus(table, counterparts, known, _block(table, rows, steps, export))
         missing = sum(not difference.columns for difference in found)
-        tables[table] = TableResult(len(rows), len(after.rows.get(table, ())), missing, len(found) - missing)
-        differences += found
+        changed = len(found) - missing
+        tables[table] = TableResult(len(rows), len(after.rows.get(table, ())), missing, changed, len(surplus))
+        differences += found + surplus
     told = tuple(Excuse(table, reason, count) for (table, reason), count in sorted(excuses.items()) if count)
     return Comparison(tables, tuple(differences), told)
+
+
+def _block(table: str, rows: list[Row], steps: Counter[int], export: Export) -> range:
+    """The ids that the restored rows of a history table have in the morning."""
+    ids = [int(row["id"] or 0) for row in rows] if table in HISTORY else []
+    if table == "log":
+        ids = [id_ for id_ in ids if id_ <= export.max_log_id]
+    if not ids or not steps:
+        return range(0)
+    (step, _), *_ = steps.most_common(1)
+    return range(min(ids) + step, max(ids) + step + 1)
+
+
+def _surplus(table: str, left: Mapping[Identity, list[Row]], known: set[Identity], block: range) -> list[Difference]:
+    """Rows of the morning that nobody may have put there, out of those that are nobody's counterpart.
+
+    Such as another connection, the same row a second time, or one with an id between those of restored rows.
+    """
+    return [
+        Difference(table, ", ".join(_flat(identity)), surplus=True)
+        for identity, rows in left.items()
+        for row in rows
+        if table in WHOLE or (identity in known and table not in COLLAPSING) or (block and int(row["id"] or 0) in block)
+    ]
 
 
 def _difference(

@@ -150,7 +150,7 @@ class Demo:
         for name, result in comparison.tables.items():
             if result.before:
                 row = (result.before, result.after, result.missing, result.changed)
-                table.add_row(name, *map(str, row), style="red" if result.missing or result.changed else None)
+                table.add_row(name, *map(str, row), style=None if result.equal else "red")
         self.console.print(table)
         told = Table(
             "table", "rows", "may differ, since", title="Not equal for a reason", title_justify="left", box=None
@@ -245,7 +245,7 @@ class Demo:
 
         def equal(table: str) -> bool:
             result = comparison.tables.get(table) if comparison else None
-            return result is not None and result.before > 0 and not result.missing and not result.changed
+            return result is not None and result.before > 0 and result.equal
 
         if comparison:
             _write("comparison.json", _comparison_as_json(comparison))

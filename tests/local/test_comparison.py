@@ -37,6 +37,11 @@ SCHEMA = """
     CREATE TABLE dataset_event (id serial PRIMARY KEY, dataset_id int, source_run_id text, timestamp timestamptz);
     CREATE TABLE log (id serial PRIMARY KEY, dttm timestamptz, event text, extra text, dag_id text, run_id text);
     CREATE TABLE variable (id serial PRIMARY KEY, key text UNIQUE, val text, is_encrypted boolean);
+    CREATE TABLE dag (dag_id text PRIMARY KEY, is_active boolean, next_dagrun timestamptz);
+    CREATE TABLE serialized_dag (dag_id text PRIMARY KEY, data json);
+    CREATE TABLE dataset_dag_run_queue (dataset_id int, target_dag_id text, created_at timestamptz,
+                                        PRIMARY KEY (dataset_id, target_dag_id));
+    CREATE TABLE ab_permission_view (id serial PRIMARY KEY, permission_id int, view_menu_id int);
     CREATE TABLE session (id serial PRIMARY KEY, session_id text);
     CREATE TABLE table_of_a_later_version (name text PRIMARY KEY, value text);
 """
@@ -85,6 +90,9 @@ def fill(
         (1, "lines", encrypt("one\ntwo 'quoted' \"twice\" ö".encode()).decode(), True),
         (2, "empty", "", False),
     )
+    insert("dag", ("simple", True, at.format(5)), ("left", False, None))
+    insert("serialized_dag", ("simple", '{"dag": {}}'))
+    insert("dataset_dag_run_queue", (ids["one"], "simple", at.format(6)))
     insert("session", (1 + step, f"session {step}"))
     insert("table_of_a_later_version", ("a", "b"))
 
@@ -131,7 +139,7 @@ def compared(evening_and_morning: tuple[str, str]) -> Callable[..., Comparison]:
                     connection.execute(change)
         before = read_database(evening_and_morning[0], EVENING)
         after = read_database(evening_and_morning[1], MORNING)
-        return compare(before, after, EXPORT, {"session": "made anew at login"})
+        return compare(before, after, EXPORT, {"session": "made anew at login", "serialized_dag": "parsed anew"})
 
     return run
 
@@ -144,6 +152,7 @@ def test_equal_knowledge_under_other_ids_and_another_key_is_equal(compared: Call
     assert {(excuse.table, excuse.rows) for excuse in result.excuses} == {
         ("dataset", 2),
         ("log_template", 1),
+        ("serialized_dag", 1),
         ("session", 1),
     }
 
@@ -169,6 +178,8 @@ def test_equal_knowledge_under_other_ids_and_another_key_is_equal(compared: Call
         ("UPDATE job SET start_date = start_date + interval '1 s' WHERE id = 1002", "job", "start_date"),
         ("UPDATE variable SET val = 'x' WHERE key = 'empty'", "variable", "val"),
         ("UPDATE variable SET val = NULL WHERE key = 'empty'", "variable", "val"),
+        ("UPDATE dag SET is_active = false WHERE dag_id = 'simple'", "dag", "is_active"),
+        ("UPDATE dag SET next_dagrun = now() WHERE dag_id = 'simple'", "dag", "next_dagrun"),
         ("UPDATE table_of_a_later_version SET value = 'c'", "table_of_a_later_version", "value"),
     ],
 )
@@ -194,6 +205,57 @@ def test_one_missing_row_is_seen(compared: Callable[..., Comparison], change: st
     result = compared(change)
     assert [found.table for found in result.differences] == [table]
     assert (result.tables[table].missing, result.tables[table].changed) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("morning", "evening", "table"),
+    [
+        ("INSERT INTO variable VALUES (3, 'of the image', '', false)", "", "variable"),
+        ("INSERT INTO dataset_dag_run_queue VALUES (1, 'simple', now())", "", "dataset_dag_run_queue"),
+        ("", "DELETE FROM log WHERE id = 8", "log"),
+        ("INSERT INTO dag_run (id, dag_id, run_id) VALUES (2000, 'simple', 'manual-2')", "", "dag_run"),
+        (
+            "INSERT INTO dag_run (id, dag_id, run_id) VALUES (1014, 'simple', 'new'), (1013, 'simple', 'between')",
+            "INSERT INTO dag_run (id, dag_id, run_id) VALUES (14, 'simple', 'new')",
+            "dag_run",
+        ),
+    ],
+)
+def test_one_row_too_many_is_seen(compared: Callable[..., Comparison], morning: str, evening: str, table: str) -> None:
+    result = compared(morning, evening)
+    assert [(found.table, found.surplus) for found in result.differences] == [(table, True)]
+    assert str(result.differences[0]).endswith(": not there in the evening")
+    assert (result.tables[table].surplus, result.tables[table].equal) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("morning", "evening", "table"),
+    [
+        ("UPDATE dag SET is_active = true WHERE dag_id = 'left'", "", "dag"),
+        (
+            "UPDATE dag SET next_dagrun = now() WHERE dag_id = 'simple'",
+            'UPDATE serialized_dag SET data = \'{"dag": {"catchup": false}}\'',
+            "dag",
+        ),
+        ("", "INSERT INTO ab_permission_view VALUES (1, NULL, NULL)", "ab_permission_view"),
+        *(
+            (f"UPDATE task_instance SET state = {state}", "UPDATE task_instance SET state = 'running'", "task_instance")
+            for state in ("NULL", "'scheduled'", "'queued'", "'success'")
+        ),
+    ],
+)
+def test_what_a_morning_does_to_a_row_is_excused_and_told(
+    compared: Callable[..., Comparison], morning: str, evening: str, table: str
+) -> None:
+    result = compared(morning, evening)
+    assert [str(difference) for difference in result.differences] == []
+    assert table in {excuse.table for excuse in result.excuses}
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", "removed"])
+def test_an_unfinished_task_that_ended_otherwise_is_seen(compared: Callable[..., Comparison], state: str) -> None:
+    result = compared(f"UPDATE task_instance SET state = '{state}'", "UPDATE task_instance SET state = 'running'")
+    assert [set(found.columns) for found in result.differences] == [{"state"}, {"state"}]
 
 
 def test_a_run_that_is_gone_takes_the_meaning_of_its_xcoms_with_it(compared: Callable[..., Comparison]) -> None:
