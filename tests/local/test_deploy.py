@@ -71,7 +71,7 @@ def test_a_function_has_exactly_its_own_environment(cloud: LocalCloud, monkeypat
         "LC_CTYPE",
     } == {"AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_VERSION"}  # fmt: skip
     assert answer["key"] != "local"  # those of its role
-    assert answer["buckets"] == [cloud.stack.outputs["BucketName"]]
+    assert cloud.stack.outputs["BucketName"] in answer["buckets"]
 
 
 def test_a_schedule(cloud: LocalCloud) -> None:
@@ -89,10 +89,10 @@ def test_what_moto_makes_by_its_own_cloudformation(cloud: LocalCloud) -> None:
 
 
 def test_an_unmakeable_type(cloud: LocalCloud, tmp_path: Path) -> None:
+    before = cloud.client("s3").list_buckets()["Buckets"]
     with pytest.raises(NotMakeable, match="AWS::Quantum::Computer"):
         deploy(cloud, tmp_path, {"Bucket": {"Type": "AWS::S3::Bucket"}, "Odd": {"Type": "AWS::Quantum::Computer"}})
-    names = [each["Name"] for each in cloud.client("s3").list_buckets()["Buckets"]]
-    assert names == [cloud.stack.outputs["BucketName"]]  # it was found before anything was made
+    assert cloud.client("s3").list_buckets()["Buckets"] == before  # it was found before anything was made
 
 
 def test_a_property_that_would_be_lost(cloud: LocalCloud, tmp_path: Path) -> None:

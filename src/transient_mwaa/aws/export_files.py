@@ -7,6 +7,7 @@ a few megabytes at a time. What is measured is said in `domain/manifest.py` (Sum
 import hashlib
 import tempfile
 import uuid
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,7 +118,7 @@ def _measurer(kind: pa.DataType, promised: str | None) -> "_Measurer":
     raise Unmeasurable(f"no measure is defined for the type {kind}")
 
 
-class _Measurer:
+class _Measurer(ABC):
     """Adds up one column, batch by batch. `low` and `high` are comparable Python values, None before the first."""
 
     def __init__(self, measure: str) -> None:
@@ -136,9 +137,9 @@ class _Measurer:
         if column.null_count < len(column):
             self._add(column)
 
+    @abstractmethod
     def _add(self, column: pa.Array) -> None:
         """Adds an array with at least one value."""
-        raise NotImplementedError
 
     def _extend(self, low: Any, high: Any) -> None:
         self.low = low if self.low is None else min(self.low, low)
