@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
 TEST := $(PY) -m pytest
+AIRFLOWS := .venv-airflow-2.10/ready .venv-airflow/ready .venv-airflow-3.0/ready .venv-airflow-3.3/ready
 
 # Whoever keeps Pythons with pyenv has them at hand but not active; uv fetches them for everybody else.
 ifneq ($(shell command -v pyenv),)
@@ -11,10 +12,10 @@ endif
 UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.venv-uv/bin/uv)
 export UV_LINK_MODE ?= copy
 
-.PHONY: help demo test check build docs lock clean
+.PHONY: help demo test check bench build dags-bundle docs lock clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/ready .venv-airflow/ready .venv-glue/ready  ## One night and one morning of a real Airflow on this machine (ARGS=--keep leaves it up).
 	PYTHONPATH=src $(PY) -m local.demo $(ARGS)
@@ -27,23 +28,38 @@ check: .venv/ready  ## The fast part: lint, types, arrows, template, state machi
 	.venv/bin/cfn-lint template.yaml
 	$(TEST) -n 2 -m "unit or functions or template"
 
-test: check .venv-airflow/ready .venv-glue/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
+test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
 	$(TEST) -n 2 --dist loadfile -m "stories or local or engine"
 	$(TEST) -m cycle
+
+bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready  ## Export and restore against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1").
+	$(PY) -m bench $(ARGS)
 
 build: .venv/ready .venv-sam/ready  ## Build the stack for sam deploy.
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build
 
-docs: .venv/ready  ## Write the tables of docs/ that come from the code.
-	$(PY) docs/make_tables.py
+dags-bundle: .venv/ready  ## Wheels for environments without internet, in build/dags-bundle.
+	$(PY) requirements/make_bundle.py
 
+docs: .venv/ready  ## Write the tables of docs/ and the views of analytics/ that come from the code.
+	$(PY) docs/make_tables.py
+	$(PY) analytics/make_views.py
+
+LOCK = $(UV) pip compile -q --generate-hashes --no-emit-index-url --upgrade
+
+# Each Airflow stays as on the day of its release: the head of its file says how it was pinned.
 lock: $(UV)  ## Pin every requirement again, with hashes.
-	$(UV) pip compile -q --generate-hashes --no-emit-index-url --upgrade --python-version 3.13 requirements/tools.in -o requirements/tools.txt
-	$(UV) pip compile -q --generate-hashes --no-emit-index-url --upgrade --python-version 3.13 requirements/lambda.in -o src/requirements.txt
-	$(UV) pip compile -q --generate-hashes --no-emit-index-url --upgrade --python-version 3.13 requirements/sam.in -o requirements/sam.txt
+	$(LOCK) --python-version 3.13 requirements/tools.in -o requirements/tools.txt
+	$(LOCK) --python-version 3.13 requirements/lambda.in -o src/requirements.txt
+	$(LOCK) --python-version 3.13 requirements/sam.in -o requirements/sam.txt
+	$(LOCK) --python-version 3.11 requirements/mwaa-dr.in -o requirements/mwaa-dr.txt
+	for each in 2.10.3:3.11 2.11.2:3.12 3.0.6:3.12 3.3.1:3.12; do \
+	  $(LOCK) --python-version $${each#*:} --python-platform x86_64-manylinux_2_28 \
+	    -c requirements/constraints/$${each%:*}.txt dags/requirements.txt -o requirements/dags-$${each%:*}.txt || exit; \
+	done
 
 clean:  ## Forget everything that can be made again.
-	rm -rf .venv .venv-airflow .venv-glue .venv-sam .venv-uv .aws-sam .local build
+	rm -rf .venv .venv-airflow* .venv-glue .venv-mwaa-dr .venv-sam .venv-uv .aws-sam .local build
 
 .venv-uv/bin/uv:
 	python3 -m venv .venv-uv
@@ -61,8 +77,20 @@ endef
 .venv-airflow/ready: requirements/airflow-2.11.txt | $(UV)
 	$(call install,.venv-airflow,3.12,airflow-2.11.txt)
 
+.venv-airflow-2.10/ready: requirements/airflow-2.10.txt | $(UV)
+	$(call install,.venv-airflow-2.10,3.11,airflow-2.10.txt)
+
+.venv-airflow-3.0/ready: requirements/airflow-3.0.txt | $(UV)
+	$(call install,.venv-airflow-3.0,3.12,airflow-3.0.txt)
+
+.venv-airflow-3.3/ready: requirements/airflow-3.3.txt | $(UV)
+	$(call install,.venv-airflow-3.3,3.12,airflow-3.3.txt)
+
 .venv-glue/ready: requirements/glue.txt | $(UV)
 	$(call install,.venv-glue,3.11,glue.txt)
+
+.venv-mwaa-dr/ready: requirements/mwaa-dr.txt | $(UV)
+	$(call install,.venv-mwaa-dr,3.11,mwaa-dr.txt)
 
 .venv-sam/ready: requirements/sam.txt | $(UV)
 	$(call install,.venv-sam,3.13,sam.txt)
