@@ -1,4 +1,7 @@
-"""db_export_dag: the metadata database to S3. Its run id is the id of the export."""
+"""db_export_dag: the metadata database to S3. Its run id is the id of the export.
+
+Conf: `incarnation` of the environment, and `mode`: complete (the default), or history for the lake alone.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def db_export_dag() -> None:
         from airflow_metadata.export import export_metadata
 
         run = get_current_context()["dag_run"]
-        return export_metadata(run.run_id, run.dag_id, (run.conf or {}).get("incarnation"))
+        conf = run.conf or {}
+        return export_metadata(run.run_id, run.dag_id, conf.get("incarnation"), conf.get("mode", "complete"))
 
     export_db()
 

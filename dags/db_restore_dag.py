@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.decorators import dag, task
+try:
+    from airflow.sdk import dag, task
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
 
 
 @dag(
@@ -29,13 +32,11 @@ def db_restore_dag() -> None:
     """One task: all of it in one transaction."""
 
     @task(multiple_outputs=False)
-    def restore_db() -> dict[str, int]:
-        """Answers counts only: an XCom is no place for more."""
-        from airflow.operators.python import get_current_context
+    def restore_db(run_id: str | None = None) -> dict[str, int]:
+        """Answers counts only: an XCom is no place for more. Airflow hands in the run id."""
         from airflow_metadata.restore import restore_metadata
 
-        run = get_current_context()["dag_run"]
-        return restore_metadata(run.run_id)
+        return restore_metadata(str(run_id))
 
     restore_db()
 

@@ -115,13 +115,16 @@ def write_export(
     tables: Tables,
     airflow_version: str,
     faults: Faults,
+    mode: str = "complete",
 ) -> None:
-    """Writes everything below snapshots/environment=ENV/EXPORT_ID/, the manifest last. Raises botocore's errors."""
+    """Writes everything below snapshots/environment=ENV/EXPORT_ID/, the manifest last; of the mode "history" only the
+    changed rows. Raises botocore's errors.
+    """
     s3, bucket, environment = client("s3", environ), settings["bucket"], settings["environment"]
     prefix = f"snapshots/environment={environment}/{export_id}/"
     since = _last_watermark(s3, bucket, environment)
     files = []
-    for name in sorted(tables.keys() - EXCLUDED.keys() - set(ALL_SECRET)):
+    for name in sorted(tables.keys() - EXCLUDED.keys() - set(ALL_SECRET)) if mode == "complete" else ():
         columns = {c: kind for c, kind in COLUMNS[name].items() if c != SECRET_COLUMNS.get(name)}
         key = KEYS.get(name, ("id",))
         files.append(_put(s3, bucket, prefix, name, "snapshot", columns, list(tables[name]), key, faults))
@@ -140,9 +143,11 @@ def write_export(
         ]
         if rows:
             key = tuple(column for column in key if column != "incarnation" or incarnation)
-            files.append(_put(s3, bucket, prefix, name, "history", columns, rows, key, Faults()))
+            at_fault = Faults() if mode == "complete" else faults
+            files.append(_put(s3, bucket, prefix, name, "history", columns, rows, key, at_fault))
     document = {
         "manifest_version": 1,
+        "mode": mode,
         "export_id": export_id,
         "environment": environment,
         "incarnation": incarnation,
@@ -154,9 +159,9 @@ def write_export(
         "snapshot_at": snapshot_at.isoformat(),
         "max_log_id": max((row["id"] for row in tables["log"]), default=0),
         "history": {"since": since.isoformat() if since else None, "watermark": snapshot_at.isoformat()},
-        "tables": {name: _carried(name, len(table)) for name, table in tables.items()},
+        "tables": {name: _carried(name, len(table)) for name, table in tables.items()} if mode == "complete" else {},
         "files": files,
-        "secrets": _put_secrets(s3, settings, environ, export_id, tables, faults),
+        "secrets": _put_secrets(s3, settings, environ, export_id, tables, faults) if mode == "complete" else None,
     }
     if faults.manifest_change:
         faults.manifest_change(document)
@@ -170,13 +175,17 @@ def _carried(name: str, rows: int) -> dict[str, Any]:
 
 
 def _last_watermark(s3: Any, bucket: str, environment: str) -> datetime | None:
-    try:
-        body = s3.get_object(Bucket=bucket, Key=f"environments/{environment}/verified_export.json")["Body"].read()
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "NoSuchKey":
-            return None
-        raise
-    return datetime.fromisoformat(json.loads(body)["watermark"])
+    """Up to when the lake holds everything: the newest of the last complete export and the last extract."""
+    found = []
+    for name in ("verified_export", "verified_history"):
+        try:
+            body = s3.get_object(Bucket=bucket, Key=f"environments/{environment}/{name}.json")["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchKey":
+                raise
+        else:
+            found.append(datetime.fromisoformat(json.loads(body)["watermark"]))
+    return max(found, default=None)
 
 
 def _put(
@@ -239,8 +248,8 @@ def _sums(measure: str, values: list[Any]) -> dict[str, Any]:
             least, most = (hashlib.sha256(value).hexdigest() for value in (min(octets), max(octets)))
             sums |= {"min": least, "max": most, "sum": str(sum(map(len, octets)))}
         case "bytes":
-            digests = [hashlib.md5(value, usedforsecurity=False).hexdigest() for value in there]
-            sums |= {"min": min(digests), "max": max(digests), "sum": str(sum(map(len, there)))}
+            least, most = (hashlib.sha256(value).hexdigest() for value in (min(there), max(there)))
+            sums |= {"min": least, "max": most, "sum": str(sum(map(len, there)))}
     return sums
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import adbc_driver_postgresql.dbapi
 import pyarrow as pa
 
+from airflow_metadata.failures import database_failed
+
 
 @dataclass(frozen=True)
 class Column:
@@ -23,17 +25,43 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the schema `public`, as the catalogue has it. `sequence` feeds `id`, if there is such a column."""
+    """One table of the schema `public`, as the catalogue has it.
+
+    `key` is the primary key, `unique` all other unique keys that hold for every row. `sequence` feeds the only column
+    of the key, if one does.
+    """
 
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     sequence: str | None = None
+    unique: tuple[tuple[str, ...], ...] = ()
 
     @property
     def names(self) -> list[str]:
         """Column names, in order."""
         return [column.name for column in self.columns]
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Column name -> PostgreSQL type."""
+        return {column.name: column.type for column in self.columns}
+
+    @property
+    def id_column(self) -> str | None:
+        """The column whose numbers a sequence gives out."""
+        return self.key[0] if self.sequence else None
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """`columns` of `table` hold `target_columns` of `target`; with `cascades` a row goes when that one goes."""
+
+    table: str
+    columns: tuple[str, ...]
+    target: str
+    target_columns: tuple[str, ...]
+    cascades: bool
 
 
 def quote(name: str) -> str:
@@ -111,54 +139,79 @@ class Session:
         return self.rows(sql)[0][0]
 
     @contextmanager
-    def reader(self, sql: str) -> Iterator[pa.RecordBatchReader]:
-        """Rows of a query as Arrow batches of about 16 MB, read as they are asked for."""
+    def reader(self, sql: str, batch_bytes: int = 16 * 1024 * 1024) -> Iterator[pa.RecordBatchReader]:
+        """Rows of a query as Arrow batches of about this size, read as they are asked for."""
         with self._connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(batch_bytes)})
             cursor.execute(sql)
-            yield cursor.fetch_record_batch()
+            try:
+                yield cursor.fetch_record_batch()
+            except OSError as error:  # by which the driver tells that the connection broke among the rows
+                raise database_failed(error).with_traceback(error.__traceback__) from None
 
-    def stage(self, name: str, data: pa.RecordBatch | pa.Table) -> None:
-        """Append to a temporary table, which is made with the first batch."""
+    def ingest(self, table: str, batches: pa.RecordBatchReader, *, temporary: bool = False) -> int:
+        """Append to a table by COPY in binary; answers the number of rows.
+
+        The types must be exactly those of the wire (see wire.py): the database takes the bytes as they come.
+        """
+        schema = {} if temporary else {"db_schema_name": "public"}
         with self._connection.cursor() as cursor:
-            cursor.adbc_ingest(name, data, mode="create_append", temporary=True)
+            return int(cursor.adbc_ingest(table, batches, mode="append", temporary=temporary, **schema))
 
 
 def tables(session: Session) -> dict[str, Table]:
     """Every table of the schema `public`, by name."""
-    rows = session.rows("""
+    columns = session.rows("""
         SELECT c.relname::text, a.attname::text, format_type(a.atttypid, NULL), a.attnotnull,
                coalesce(a.attnum = ANY (k.conkey), false),
-               pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname)
+               coalesce(pg_get_serial_sequence(quote_ident(n.nspname) || '.' || quote_ident(c.relname), a.attname),
+                        -- Flask-AppBuilder of Airflow 3.3 asks its sequences itself.
+                        to_regclass(quote_ident(n.nspname) || '.'
+                                    || quote_ident(c.relname || '_' || a.attname || '_seq'))::text)
           FROM pg_class c
           JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'public'
           LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
           LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
          ORDER BY c.relname, a.attnum""")
+    unique = session.rows("""
+        SELECT c.relname::text, string_agg(a.attname, chr(1) ORDER BY a.attnum)
+          FROM pg_index i
+          JOIN pg_class c ON c.oid = i.indrelid AND c.relnamespace = 'public'::regnamespace
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey)
+         WHERE i.indisunique AND NOT i.indisprimary AND i.indpred IS NULL AND i.indexprs IS NULL
+         GROUP BY c.relname, i.indexrelid""")
     found: dict[str, list[tuple[Any, ...]]] = {}
-    for name, *column in rows:
+    for name, *column in columns:
         found.setdefault(name, []).append(tuple(column))
-    return {
-        name: Table(
+    answer = {}
+    for name, of_table in found.items():
+        key = tuple(c[0] for c in of_table if c[3])
+        sequence = next((c[4] for c in of_table if key == (c[0],) and c[4] and c[1] in ("integer", "bigint")), None)
+        answer[name] = Table(
             name=name,
-            columns=tuple(Column(c[0], c[1], c[2]) for c in columns if c[0] is not None),
-            key=tuple(c[0] for c in columns if c[3]),
-            sequence=next((c[4] for c in columns if c[0] == "id" and c[3] and c[4]), None),
+            columns=tuple(Column(c[0], c[1], c[2]) for c in of_table if c[0] is not None),
+            key=key,
+            sequence=sequence,
+            unique=tuple(sorted({tuple(columns.split("\1")) for table, columns in unique if table == name})),
         )
-        for name, columns in found.items()
-    }
+    return answer
 
 
-def foreign_keys(session: Session) -> list[tuple[str, str, str, str]]:
-    """Foreign keys of one column, in `public`: (table, column, table referred to, column referred to)."""
-    return [
-        (row[0], row[1], row[2], row[3])
-        for row in session.rows("""
-        SELECT r.relname::text, a.attname::text, f.relname::text, b.attname::text
+def foreign_keys(session: Session) -> list[ForeignKey]:
+    """All foreign keys in `public`."""
+    rows = session.rows("""
+        SELECT DISTINCT r.relname::text, f.relname::text,
+               (SELECT string_agg(a.attname, chr(1) ORDER BY c.n) FROM unnest(k.conkey) WITH ORDINALITY AS c(a, n)
+                  JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = c.a),
+               (SELECT string_agg(a.attname, chr(1) ORDER BY c.n) FROM unnest(k.confkey) WITH ORDINALITY AS c(a, n)
+                  JOIN pg_attribute a ON a.attrelid = f.oid AND a.attnum = c.a),
+               k.confdeltype = 'c'
           FROM pg_constraint k
           JOIN pg_class r ON r.oid = k.conrelid
           JOIN pg_class f ON f.oid = k.confrelid
-          JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum = k.conkey[1]
-          JOIN pg_attribute b ON b.attrelid = f.oid AND b.attnum = k.confkey[1]
-         WHERE k.contype = 'f' AND array_length(k.conkey, 1) = 1 AND r.relnamespace = 'public'::regnamespace""")
+         WHERE k.contype = 'f' AND r.relnamespace = 'public'::regnamespace""")
+    return [
+        ForeignKey(table, tuple(columns.split("\1")), target, tuple(referred.split("\1")), bool(cascades))
+        for table, target, columns, referred, cascades in rows
     ]

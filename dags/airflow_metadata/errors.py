@@ -7,8 +7,16 @@ class MetadataError(Exception):
     """Base of all errors that this library raises on purpose."""
 
 
+class AwsRequestFailed(MetadataError):
+    """S3 or KMS refused a request, or went on failing it; nothing was committed."""
+
+
 class CountsDiffer(MetadataError):
     """Rows were lost or won on the way; nothing was committed."""
+
+
+class DatabaseFailed(MetadataError):
+    """The metadata database refused a statement, or the connection broke; nothing was committed."""
 
 
 class DatabaseUnsupported(MetadataError):
@@ -17,6 +25,18 @@ class DatabaseUnsupported(MetadataError):
 
 class ExportExists(MetadataError):
     """An export of this id is complete; exports are never overwritten."""
+
+
+class HistoryTableRefused(MetadataError):
+    """The owner named a table for history that is not there or must not be in the lake."""
+
+
+class LogUnsettled(MetadataError):
+    """Airflow's event log changed while the snapshot was taken, so that the snapshot may miss what it tells."""
+
+
+class ModeUnknown(MetadataError):
+    """An export of this mode is not known."""
 
 
 class ObjectChanged(MetadataError):
@@ -45,6 +65,14 @@ class SecretUnreadable(MetadataError):
 
 class SettingMissing(MetadataError):
     """The owner's Airflow configuration lacks an option of [transient_mwaa]."""
+
+
+class TableGone(MetadataError):
+    """A table was dropped while its export began."""
+
+
+class TransactionUnseen(MetadataError):
+    """A transaction stays open, and the database does not tell when it began."""
 
 
 class UnknownColumn(MetadataError):

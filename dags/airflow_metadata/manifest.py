@@ -39,6 +39,11 @@ def from_bytes(data: bytes, sha256: str, environment: str) -> dict[str, Any]:
             f"The export is of environment {manifest['environment']}, and this is {environment}. "
             "Order an export of this environment."
         )
+    if manifest.get("mode") != "complete":
+        raise RestoreRefused(
+            f"The export {manifest['export_id']} is of the mode {manifest.get('mode')}: it holds history for the lake "
+            "and nothing to restore. Order a complete export."
+        )
     prefix = f"snapshots/environment={environment}/{manifest['export_id']}/"
     for entry in [*manifest["files"], manifest["secrets"]]:
         if not entry["key"].startswith(prefix):

@@ -1,8 +1,10 @@
 """Restore: an export into a new environment that is already alive, in one transaction.
 
 The new environment has rows of its own: this very run, jobs, log, parsed DAGs, the default pool. They stay. History
-is added beside them, every id moved by one offset per table. The scheduler and the parser go on meanwhile, so the rows
-that they lock (of pools, DAGs, datasets, permissions) come last, in the order of tables.RULES.
+is added beside them, every id moved by one offset per table, in a stream from Parquet to COPY. The scheduler and the
+parser go on meanwhile, so the rows that they lock (of pools, DAGs, assets, permissions) come last, in the order of
+tables.RULES. Two short transactions come before, and doing them twice does no harm: ids are reserved, and on Airflow 3
+versions of DAGs are placed (see dags.place_versions).
 """
 
 # ruff: noqa: S608 - SQL is made of the catalogue's names, quoted; values pass through literal()
@@ -10,61 +12,57 @@ that they lock (of pools, DAGs, datasets, permissions) come last, in the order o
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import io
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
+import adbc_driver_manager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_metadata import manifest, secrets
-from airflow_metadata.airflow_compat import fernet, metadata_dsn
-from airflow_metadata.database import Column, Session, Table, literal, quote, tables
+from airflow_metadata import dags, ids, manifest, rows, secrets, wire
+from airflow_metadata.airflow_compat import metadata_dsn
+from airflow_metadata.database import Session, Table, foreign_keys, literal, quote, tables
 from airflow_metadata.errors import CountsDiffer, ObjectChanged, RestoreClash, RestoreRefused
+from airflow_metadata.failures import named
 from airflow_metadata.history import RESTORE_EVENT
+from airflow_metadata.merge import Merge, staged
+from airflow_metadata.pipeline import ahead
+from airflow_metadata.rows import Placed, Rows, Secret
 from airflow_metadata.settings import Settings
 from airflow_metadata.storage import Store
-from airflow_metadata.tables import OWN_DAGS, RULES, Rule, required_merged
+from airflow_metadata.tables import RULES, references, rule_for
 
 log = logging.getLogger(__name__)
 
-# Ids that live processes may draw between reading a sequence and moving it.
-_MARGIN = 1000
-_LARGEST_ID = 2**31 - 1
-_OWN = ", ".join(map(literal, OWN_DAGS))
-_NEXT_RUN = (
-    "next_dagrun",
-    "next_dagrun_data_interval_start",
-    "next_dagrun_data_interval_end",
-    "next_dagrun_create_after",
-)
-_SCHEDULE = ("schedule_interval", "timetable_description")
 _DOWNLOADS = 4
-# Classes whose serializers encrypt credentials inside the value of an XCom.
-_KEYED_XCOMS = ("deltalake.table.DeltaTable", "pyiceberg.table.Table")
+# Small enough to overlap: the database indexes one batch while the next is decoded.
+_BATCH_ROWS = 16_384
+_BATCHES_AHEAD = 4
+_ATTEMPTS = 3
 
 
-@dataclass
-class Offset:
-    """Where the ids of one table go: `id + offset`, which is a block from `first` to `last`."""
-
-    first: int
-    last: int
-    offset: int
-
-
+@named()
 def restore_metadata(run_id: str) -> dict[str, int]:
     """Restore what environments/<env>/restore_order.json orders for this run; answers counts.
 
-    Raises the errors of errors.py; nothing is changed then.
+    Raises the errors of errors.py; nothing is changed then, but for ids drawn and versions of DAGs.
     """
     settings = Settings.from_airflow()
     store = Store(settings.bucket)
     order = _order(store, settings, run_id)
     document = _manifest(store, settings, order)
-    with Session(metadata_dsn()) as session:
+    dsn = metadata_dsn()
+    return _restore(dsn, store, settings, document, run_id, bool(order.get("accept_clashes", False)))
+
+
+def _restore(
+    dsn: str, store: Store, settings: Settings, document: dict[str, Any], run_id: str, accept_clashes: bool
+) -> dict[str, int]:
+    with Session(dsn) as session:
         session.prepare()
         # Two attempts at a time: the second waits, then finds the marker of the first.
         session.rows("SELECT pg_advisory_xact_lock(hashtext('transient_mwaa_restore'))::text")
@@ -74,7 +72,10 @@ def restore_metadata(run_id: str) -> dict[str, int]:
         live = tables(session)
         _check_schema(session, live, document)
         _check_objects(store, document)
-        restore = _Restore(session, live, document, store, settings, run_id, bool(order.get("accept_clashes", False)))
+        restore = _Restore(session, live, document, store, settings, run_id, accept_clashes)
+        with Session(dsn) as first:
+            restore.place_versions(first)
+            restore.reserve_ids(first)
         counts = restore.run()
         session.commit()
         log.info("Committed: %s", counts)
@@ -104,6 +105,15 @@ def _manifest(store: Store, settings: Settings, order: dict[str, Any]) -> dict[s
         raise RestoreRefused(
             f"The order names export {order['export_id']}, and its manifest {document['export_id']}. Order it again."
         )
+    in_files = dict.fromkeys(document["tables"], 0)
+    for entry in _snapshot_files(document):
+        in_files[entry["table"]] = in_files.get(entry["table"], 0) + entry["rows"]
+    for name, promised in document["tables"].items():
+        if promised["carried"] == "snapshot" and in_files[name] != promised["rows"]:
+            raise CountsDiffer(
+                f"Table {name}: {promised['rows']} rows are promised, and the manifest's files hold {in_files[name]}. "
+                "Order another export."
+            )
     return document
 
 
@@ -113,23 +123,25 @@ def _is_restored(session: Session, export_id: str) -> bool:
 
 
 def _check_schema(session: Session, live: dict[str, Table], document: dict[str, Any]) -> None:
-    """The same schema on both sides. Raises RestoreRefused."""
+    """The same schema on both sides, of types that COPY gets. Raises RestoreRefused or UnknownColumn."""
     revision = session.value("SELECT version_num FROM alembic_version")
     if revision != document["alembic_revision"]:
         raise RestoreRefused(
             f"The export has schema revision {document['alembic_revision']} (Airflow {document['airflow_version']}), "
             f"and this environment {revision}. Create the environment with the exported version first."
         )
-    for entry in _snapshot_files(document):
-        name = entry["table"]
-        rule = RULES.get(name)
-        if rule is None or rule.way == "exclude" or name not in live:
+    for name, promised in document["tables"].items():
+        if promised["carried"] != "excluded" and (name not in live or rule_for(name, (), live).way == "exclude"):
             raise RestoreRefused(
                 f"The export carries table {name}, which has no place here. Deploy the DAGs that wrote it."
             )
-        missing = {c for c in live[name].names if c not in rule.secret} ^ {column for column, _ in entry["schema"]}
+    for entry in _snapshot_files(document):
+        name = entry["table"]
+        missing = {c for c in live[name].names if c not in RULES[name].secret} ^ {c for c, _ in entry["schema"]}
         if missing:
             raise RestoreRefused(f"Columns of table {name} differ: {sorted(missing)}. Order another export.")
+        for column in live[name].columns:
+            wire.arrow_type(column.type, f"{name}.{column.name}")
 
 
 def _snapshot_files(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +149,11 @@ def _snapshot_files(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check_objects(store: Store, document: dict[str, Any]) -> None:
-    """Every object that the restore needs is as promised, before the first row is written. Raises ObjectChanged."""
+    """Every object that the restore needs is as promised, before the first row is written. Raises ObjectChanged.
+
+    They are read once more when their rows are placed: that costs a hundredth of the time that the database needs,
+    and neither memory nor a disk has to hold them until then.
+    """
     entries = [*_snapshot_files(document), document["secrets"]]
     with concurrent.futures.ThreadPoolExecutor(_DOWNLOADS) as pool:
         for checked in [pool.submit(store.check_promised, entry) for entry in entries]:
@@ -145,19 +161,17 @@ def _check_objects(store: Store, document: dict[str, Any]) -> None:
 
 
 def _read(store: Store, entry: dict[str, Any]) -> bytes:
-    """An object that was checked before; its version cannot change, only vanish."""
+    """An object that was checked before, and is checked again: nothing else tells bytes that came otherwise."""
     data = store.read(entry["key"], entry["version_id"])
     if data is None:
         raise ObjectChanged(f"{entry['key']} vanished during the restore. Restore another export.")
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise ObjectChanged(f"{entry['key']} came damaged, where it came whole before. Order the restore again.")
     return data
 
 
-def _staged(table: str) -> str:
-    return quote(f"staged_{table}")
-
-
 class _Restore:
-    """The steps inside the transaction."""
+    """The steps, in their order: place_versions(), reserve_ids(), run()."""
 
     def __init__(
         self,
@@ -171,394 +185,260 @@ class _Restore:
     ) -> None:
         self.session, self.live, self.document, self.store, self.settings = session, live, document, store, settings
         self.run_id, self.accept_clashes = run_id, accept_clashes
-        self.offsets: dict[str, Offset] = {}
-        self.staged: dict[str, int] = {}
+        self.promised = {
+            name: int(promised["rows"])
+            for name, promised in document["tables"].items()
+            if promised["carried"] != "excluded"
+        }
+        keys = foreign_keys(session)
+        self.state = Placed(
+            live=live,
+            references=references(live, keys),
+            keys=keys,
+            exporter=(document["dag_id"], document["run_id"]),
+            now=session.value("SELECT (extract(epoch FROM now()) * 1000000)::bigint"),
+        )
+        self.secrets = self._secrets()
         self.placed: dict[str, int] = {}
-        self.touched: list[str] = []
         self.left: dict[str, int] = {}  # table -> rows that the live environment has its own version of
         self.removed = 0  # rows that only the new environment had, and must not have
-        self.lost: list[str] = []  # rows without a place, by name
+        self.touched: list[str] = []
+
+    # Before the transaction
+
+    def place_versions(self, session: Session) -> None:
+        """Versions of DAGs (Airflow 3), and commit."""
+        if "dag_version" not in self.live:
+            return
+        for attempt in range(_ATTEMPTS):
+            try:
+                session.prepare()
+                for name in ("dag", *dags.EARLY):
+                    if name in self.promised:
+                        self._stage(session, name)
+                dags.place_versions(session, self.live)
+                session.commit()
+            except adbc_driver_manager.Error:  # the parser wrote a version at this moment, or held a lock for long
+                session.rollback()
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    def reserve_ids(self, session: Session) -> None:
+        """A block of ids for each table of history, and commit."""
+        for name in RULES:
+            if self.promised.get(name) and RULES[name].way == "add" and self.live[name].id_column:
+                id_column = self.live[name].id_column
+                sums = [e["sums"][id_column] for e in self._files(name) if e["rows"]]
+                low, high = min(int(s["min"]) for s in sums), max(int(s["max"]) for s in sums)
+                self.state.blocks[name] = ids.reserve(session, self.live[name], low, high)
+
+    # In the transaction
 
     def run(self) -> dict[str, int]:
         """Do everything but the commit; answers counts."""
-        self._stage()
-        self._finish_exporter()
-        self._normalise()
-        unreadable = self._name_unreadable_xcoms()
-        self._find_clashes()
-        self._reserve_ids()
+        merge = Merge(self.session, self.state)
+        of_table = self.state.references
+        # What history refers to gets its live ids before history comes.
+        needed = {t for name in of_table if RULES[name].way == "add" for t in of_table[name].values()}
+        for name in self._names():
+            if RULES[name].way not in ("add", "exclude"):
+                self._stage(self.session, name)
+            if name in needed and RULES[name].way == "merge":
+                merge.plan(name)
+        for name in dags.EARLY:
+            if name in self.promised:
+                self._count(name, self.promised[name])
+        for name in self._names("history"):
+            if RULES[name].way == "add":
+                self._add(name)
+            else:
+                if name not in needed:
+                    merge.plan(name)
+                self._count(name, merge.apply(name))
+        for name in self._names("late"):
+            if RULES[name].late:
+                self._stage_late(name)
+            elif RULES[name].way in ("merge", "overwrite") and name not in needed:
+                merge.plan(name)
+        # Neither parser nor scheduler has waited so far; from here on all is small, and they would wait for us.
         self.session.execute("SET LOCAL lock_timeout = '30s'")
-        for name, rule in RULES.items():
-            if self.staged.get(name):
-                self._place(name, rule)
-                self.touched.append(name)
+        for name in self._names("late"):
+            rule = RULES[name]
+            if rule.late:
+                self._add_staged(name)
+            elif rule.way == "dag":
+                placed = dags.place(self.session, self.live[name]) if self.promised[name] else 0
+                self._count(name, placed)
+            elif rule.way == "of dag":
+                self._count(name, merge.stand_in(name) if self.promised[name] else 0)
+            else:
+                self._count(name, merge.apply(name))
             if rule.way == "overwrite":
-                self._remove_surplus(name, rule)
-        if self.lost and not self.accept_clashes:
-            raise RestoreClash(
-                f"{len(self.lost)} rows have no place in the live environment: {', '.join(self.lost[:20])}. "
-                "Delete the live rows, or order the restore with accept_clashes to keep the live ones."
-            )
-        for name in self.lost:
-            log.warning("Not restored: %s", name)
-        self._leave_marker()
+                self.removed += merge.remove_surplus(name)
+        self._finish()
         return {
             "already_restored": 0,
-            "tables": len(self.staged),
+            "tables": len(self.touched),
             "rows": sum(self.placed.values()),
             "left": sum(self.left.values()),
             "removed": self.removed,
-            "clashes": len(self.lost),
-            "reset_tasks": self.reset_tasks,
-            "unreadable_xcoms": unreadable,
+            "clashes": len(self.state.lost),
+            "reset_tasks": self.state.reset_tasks,
+            "unreadable_xcoms": self.state.unreadable_xcoms,
         }
 
-    # Staging
+    def _names(self, part: str | None = None) -> list[str]:
+        """Carried tables in the order of RULES: all, those before the first lock ("history"), or the rest ("late")."""
+        names = [name for name in RULES if name in self.promised]
+        locks = list(RULES).index("slot_pool")
+        history = [name for name in names if list(RULES).index(name) < locks and not RULES[name].early]
+        late = [name for name in names if list(RULES).index(name) >= locks]
+        return {"history": history, "late": late, None: history + late}[part]
 
-    def _stage(self) -> None:
-        """Every carried row into temporary tables, as Arrow batches."""
-        for entry in _snapshot_files(self.document):
-            source = pq.ParquetFile(io.BytesIO(_read(self.store, entry)))
-            for group in range(source.num_row_groups):  # an empty table has none
-                self.session.stage(f"staged_{entry['table']}", source.read_row_group(group))
-        self._stage_secrets()
-        for name, promised in self.document["tables"].items():
-            if promised["carried"] == "excluded" or not promised["rows"]:
-                continue
-            self.session.execute(f"ANALYZE {_staged(name)}")
-            rows = self.session.value(f"SELECT count(*) FROM {_staged(name)}")
-            if rows != promised["rows"]:
-                raise CountsDiffer(f"Table {name}: {promised['rows']} rows were promised, {rows} came. Order it again.")
-            self.staged[name] = rows
+    # Rows from S3
 
-    def _stage_secrets(self) -> None:
-        """Secrets under this environment's Fernet key, beside or into the rows they belong to."""
+    def _secrets(self) -> dict[str, list[dict[str, Any]]]:
+        """Secrets under this environment's Fernet key."""
         entry = self.document["secrets"]
         context = secrets.context(self.settings.environment, self.document["export_id"])
         clear = secrets.unseal(_read(self.store, entry), self.settings.kms_key_arn, context)
-        for name, rows in secrets.encrypted_again(clear, fernet()).items():
-            if len(rows) != entry["rows"][name]:
+        for name, found in clear.items():
+            if len(found) != entry["rows"][name]:
                 raise CountsDiffer(
-                    f"{name}: {entry['rows'][name]} secrets were promised, {len(rows)} came. Order it again."
+                    f"{name}: {entry['rows'][name]} secrets were promised, {len(found)} came. Order it again."
                 )
-            if not rows:
-                continue
-            if RULES[name].all_secret:
-                self.session.stage(f"staged_{name}", _arrow(rows, self.live[name]))
-                continue
-            key, column = rows[0].keys()
-            self.session.stage(f"secret_{name}", _arrow(rows, self.live[name]))
-            self.session.execute(f"ALTER TABLE {_staged(name)} ADD COLUMN {quote(column)} text")
-            changed = self.session.execute(
-                f"UPDATE {_staged(name)} s SET {quote(column)} = x.{quote(column)} FROM {quote(f'secret_{name}')} x "
-                f"WHERE x.{quote(key)} = s.{quote(key)}"
-            )
-            if changed != len(rows):
-                raise CountsDiffer(f"{name}: {len(rows)} secrets belong to {changed} rows. Order another export.")
+        return secrets.encrypted_again(clear)
 
-    # In-flight rows
+    def _secret(self, name: str) -> Secret | None:
+        """Those of one column of a table."""
+        found = self.secrets.get(name)
+        return Secret.of(found) if found and RULES[name].secret else None
 
-    def _finish_exporter(self) -> None:
-        """The exporting run stood at `running` in its own snapshot, and did succeed."""
-        if not {"dag_run", "task_instance"} <= self.staged.keys():
+    def _files(self, name: str) -> list[dict[str, Any]]:
+        found = [entry for entry in _snapshot_files(self.document) if entry["table"] == name]
+        return sorted(found, key=lambda entry: int(entry["part"]))
+
+    def _batches(self, name: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a table as the export has them; in memory are one part's compressed bytes and one row group."""
+        if RULES[name].all_secret:
+            yield from _arrow(self.secrets[name], self.live[name]).to_batches()
             return
-        run = f"dag_id = {literal(self.document['dag_id'])} AND run_id = {literal(self.document['run_id'])}"
-        end = f"{literal(self.document['snapshot_at'])}::timestamptz"
-        if "job" in self.staged:
-            self.session.execute(
-                f"UPDATE {_staged('job')} SET state = 'success', end_date = {end} "
-                f"WHERE id IN (SELECT job_id FROM {_staged('task_instance')} WHERE {run})"
-            )
-        self.session.execute(
-            f"UPDATE {_staged('dag_run')} SET state = 'success', end_date = {end}, updated_at = now() WHERE {run}"
-        )
-        self.session.execute(
-            f"UPDATE {_staged('task_instance')} SET state = 'success', end_date = {end}, updated_at = now(), "
-            f"duration = extract(epoch FROM {end} - start_date::timestamptz) WHERE {run} AND state IS NOT NULL"
-        )
+        for entry in self._files(name):
+            source = pq.ParquetFile(io.BytesIO(_read(self.store, entry)))
+            for group in range(source.num_row_groups):  # an empty table has none
+                yield from source.read_row_group(group).to_batches(max_chunksize=_BATCH_ROWS)
 
-    def _normalise(self) -> None:
-        """Nothing runs any more: the old scheduler, its workers and triggerer are gone.
+    def _copy(self, session: Session, name: str, batches: Iterator[pa.RecordBatch], *, temporary: bool) -> int:
+        """Rows to a table, or to its temporary copy; answers how many."""
+        raised: list[BaseException] = []
 
-        Tasks that were under way are scheduled again under the same try number, which the scheduler raises when it
-        schedules; a row left as it was would wait for a job that never comes back.
-        """
-        self.reset_tasks = 0
-        if "job" in self.staged:
-            self.session.execute(
-                f"UPDATE {_staged('job')} SET state = 'failed', end_date = coalesce(end_date, latest_heartbeat) "
-                "WHERE state IN ('running', 'restarting')"
-            )
-        if "trigger" in self.staged:
-            self.session.execute(f"UPDATE {_staged('trigger')} SET triggerer_id = NULL")
-        if "task_instance" in self.staged:
-            self.reset_tasks = self.session.execute(
-                f"""UPDATE {_staged("task_instance")} SET
-                state = NULL, queued_by_job_id = NULL, job_id = NULL, pid = NULL, external_executor_id = NULL,
-                try_number = greatest(try_number - 1, 0), updated_at = now(),
-                start_date = CASE WHEN state IN ('running', 'restarting') THEN NULL ELSE start_date END
-                WHERE state IN ('running', 'restarting', 'queued', 'scheduled')"""
-            )
+        def each(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            try:
+                yield first
+                yield from rest
+            except BaseException as error:
+                raised.append(error)
+                raise
 
-    def _name_unreadable_xcoms(self) -> int:
-        """XComs that hold text under the old Fernet key inside their value: they come back, and cannot be decrypted."""
-        if "xcom" not in self.staged:
-            return 0
-        holds = " OR ".join(f"position({literal(name)}::bytea IN value) > 0" for name in _KEYED_XCOMS)
-        found = self.session.rows(f"SELECT dag_id, run_id, task_id, key FROM {_staged('xcom')} WHERE {holds}")
-        for row in found:
-            log.warning("Restored, but encrypted inside with the old environment's Fernet key: XCom %s", "/".join(row))
-        return len(found)
+        with ahead((batch for batch in batches if batch.num_rows), _BATCHES_AHEAD) as made:
+            first = next(made, None)
+            if first is None:
+                return 0
+            reader = pa.RecordBatchReader.from_batches(first.schema, each(first, made))
+            try:
+                return session.ingest(f"staged_{name}" if temporary else name, reader, temporary=temporary)
+            except adbc_driver_manager.Error:
+                if raised:  # ours, which the driver wraps
+                    raise raised[0] from None
+                raise
 
-    # Clashes and ids
+    def _stage(self, session: Session, name: str) -> None:
+        """A temporary copy of a table, of the live columns' types."""
+        session.execute(f"CREATE TEMP TABLE {staged(name)} ON COMMIT DROP AS SELECT * FROM {quote(name)} WITH NO DATA")
+        secret, table = self._secret(name), self.live[name]
 
-    def _find_clashes(self) -> None:
-        """Runs that exist live under the same name or date: the live one wins. Its own DAGs may, others are named."""
-        if "dag_run" not in self.staged:
-            return
-        self.session.execute(
-            f"""CREATE TEMP TABLE clash AS SELECT s.id, s.dag_id, s.run_id FROM {_staged("dag_run")} s
-            WHERE EXISTS (SELECT 1 FROM dag_run d WHERE d.dag_id = s.dag_id
-                          AND (d.run_id = s.run_id OR d.execution_date = s.execution_date::timestamptz))"""
-        )
-        for dag_id, run_id in self.session.rows("SELECT dag_id, run_id FROM clash ORDER BY 1, 2"):
-            if dag_id in OWN_DAGS:
-                log.info("The live run %s of %s stays in place of the exported one", run_id, dag_id)
-            else:
-                self.lost.append(f"run {run_id} of {dag_id} with all that belongs to it")
+        def encoded() -> Iterator[pa.RecordBatch]:
+            for batch in self._batches(name):
+                columns: wire.Columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                if secret:
+                    secret.merge(columns)
+                yield wire.batch_of(columns, table)
 
-    def _reserve_ids(self) -> None:
-        """Move each sequence past a block for our rows: live inserts land before or after it, never inside."""
-        for name, rule in RULES.items():
-            sequence = self.live[name].sequence if name in self.live else None
-            if rule.way != "add" or not sequence or name not in self.staged:
-                continue
-            low, high = self.session.rows(f"SELECT min(id), max(id) FROM {_staged(name)}")[0]
-            current = self.session.value(f"SELECT nextval({literal(sequence)})")
-            first = current + _MARGIN
-            last = first + high - low
-            if last > _LARGEST_ID:
-                raise RestoreRefused(
-                    f"Ids of {name} are used up ({last}). Purge old rows with `airflow db clean` first."
-                )
-            self.session.value(f"SELECT setval({literal(sequence)}, {last})")
-            self.offsets[name] = Offset(first, last, first - low)
+        came = self._copy(session, name, encoded(), temporary=True)
+        if came != self.promised[name]:
+            raise CountsDiffer(f"Table {name}: {self.promised[name]} rows were promised, {came} came. Order it again.")
+        session.execute(f"ANALYZE {staged(name)}")
 
     # Placing
 
-    def _place(self, name: str, rule: Rule) -> None:
-        """One table, from staging into the live one, all references resolved."""
-        if rule.way == "dag":
-            placed, left = self._place_dags()
-        elif rule.way == "of dag":
-            placed, left = self._place_of_dags(name, rule)
-        elif rule.way == "add":
-            placed, left = self._add(name, rule)
-        else:
-            placed, left = self._merge(name, rule)
-        self.placed[name] = placed
-        if left:
-            self.left[name] = left
-        if placed + left != self.staged[name]:
+    def _add(self, name: str) -> None:
+        """History: from Parquet into the live table, in one stream."""
+        transform = Rows(self.session, name, self.state, self._secret(name))
+        copied = self._copy(self.session, name, map(transform, self._batches(name)), temporary=False)
+        transform.check(self.promised[name])
+        self._check_written(name, copied, transform.placed)
+        self._count(name, transform.placed)
+
+    def _stage_late(self, name: str) -> None:
+        """History that hangs on locked rows: ready to be placed."""
+        self.session.execute(
+            f"CREATE TEMP TABLE {staged(name)} ON COMMIT DROP AS SELECT * FROM {quote(name)} WITH NO DATA"
+        )
+        transform = Rows(self.session, name, self.state, self._secret(name))
+        self._copy(self.session, name, map(transform, self._batches(name)), temporary=True)
+        transform.check(self.promised[name])
+        if name == "callback" and "dag_run" in self.state.blocks:
+            # The scheduler looks for its run by this number.
+            moved = f"(data ->> 'dag_run_id')::bigint + {self.state.blocks['dag_run'].offset}"
+            self.session.execute(
+                f"UPDATE {staged(name)} SET data = jsonb_set(data, '{{dag_run_id}}', to_jsonb({moved})) "
+                "WHERE jsonb_typeof(data -> 'dag_run_id') = 'number'"
+            )
+
+    def _add_staged(self, name: str) -> None:
+        columns = ", ".join(map(quote, self.live[name].names))
+        placed = self.session.execute(f"INSERT INTO {quote(name)} ({columns}) SELECT {columns} FROM {staged(name)}")
+        self._check_written(name, placed, placed)
+        self._count(name, placed)
+
+    def _check_written(self, name: str, copied: int, placed: int) -> None:
+        """The database's own count of what this transaction wrote. Raises CountsDiffer."""
+        own = "xmin::text = (txid_current() % (2^32)::bigint)::text"
+        written = self.session.value(f"SELECT count(*) FROM {quote(name)} WHERE {own}")
+        if not written == copied == placed:
             raise CountsDiffer(
-                f"Table {name}: of {self.staged[name]} rows {placed} were placed and {left} left. "
+                f"Table {name}: {placed} rows were sent, {written} are there. Nothing was committed; order it again."
+            )
+
+    def _count(self, name: str, placed: int) -> None:
+        if not self.promised[name]:
+            return
+        left = self.promised[name] - placed
+        if left < 0:
+            raise CountsDiffer(
+                f"Table {name}: of {self.promised[name]} rows {placed} were placed. "
                 "Nothing was committed; see the task's log, then order it again."
             )
+        self.placed[name], self.left[name] = placed, left
+        self.touched.append(name)
         log.info("%s: %d rows placed, %d left to the live environment", name, placed, left)
 
-    def _resolved(self, name: str, rule: Rule) -> tuple[dict[str, str], str]:
-        """SQL for each live column over staging `s`, and the joins it needs.
-
-        A reference to a row that is in neither place (purged by `airflow db clean`) becomes null where it may.
-        """
-        expressions, joins = {}, ""
-        for column in self.live[name].columns:
-            staged = f"s.{quote(column.name)}"
-            target = rule.references.get(column.name)
-            if target is not None:
-                alias = quote(f"to_{column.name}")
-                if RULES[target].way == "merge":
-                    if target == name or target not in self.staged:  # to itself: see _link_users
-                        expressions[column.name] = f"NULL::{column.type}"
-                        continue
-                    joins += f" LEFT JOIN {quote(f'map_{target}')} {alias} ON {alias}.old = {staged}"
-                    expressions[column.name] = f"{alias}.new"
-                elif target not in self.offsets:
-                    expressions[column.name] = staged if column.not_null else f"NULL::{column.type}"
-                else:
-                    moved = f"{staged} + {self.offsets[target].offset}"
-                    if not column.not_null:
-                        joins += f" LEFT JOIN {_staged(target)} {alias} ON {alias}.id = {staged}"
-                        moved = f"{alias}.id + {self.offsets[target].offset}"
-                    expressions[column.name] = moved
-            elif column.name == "id" and name in self.offsets:
-                expressions["id"] = f"{staged} + {self.offsets[name].offset}"
-            else:
-                expressions[column.name] = _cast(staged, column)
-        return expressions, joins
-
-    def _add(self, name: str, rule: Rule) -> tuple[int, int]:
-        expressions, joins = self._resolved(name, rule)
-        columns = self.live[name].names
-        clash = "false"
-        if "dag_run" in self.staged:
-            if name == "dag_run":
-                clash = "EXISTS (SELECT 1 FROM clash k WHERE k.id = s.id)"
-            elif "dag_run_id" in rule.references:
-                clash = "EXISTS (SELECT 1 FROM clash k WHERE k.id = s.dag_run_id)"
-            elif {"dag_id", "run_id"} <= set(columns) and name != "log":
-                clash = "EXISTS (SELECT 1 FROM clash k WHERE k.dag_id = s.dag_id AND k.run_id = s.run_id)"
-        # A merged thing that is nowhere, in a column that must not be null: its row cannot be placed, and is named.
-        required = required_merged(self.live[name], rule)
-        dangling = " OR ".join(f"{expressions[c]} IS NULL" for c in required) or "false"
-        left = self.session.value(f"SELECT count(*) FROM {_staged(name)} s{joins} WHERE {clash} OR ({dangling})")
-        if required:
-            key = ", ".join(f"s.{quote(c)}::text" for c in self.live[name].key)
-            for row in self.session.rows(
-                f"SELECT {key} FROM {_staged(name)} s{joins} WHERE NOT {clash} AND ({dangling})"
-            ):
-                self.lost.append(f"{name} {'/'.join(row)}, which refers to nothing")
-        placed = self.session.execute(
-            f"INSERT INTO {quote(name)} ({', '.join(map(quote, columns))}) "
-            f"SELECT {', '.join(expressions[c] for c in columns)} FROM {_staged(name)} s{joins} "
-            f"WHERE NOT {clash} AND NOT ({dangling})"
-        )
-        return placed, left
-
-    def _merge(self, name: str, rule: Rule) -> tuple[int, int]:
-        """Add what is missing by natural key; overwrite or keep what is there; map old ids to live ones."""
-        expressions, joins = self._resolved(name, rule)
-        columns = [c for c in self.live[name].names if c != "id"]
-        has_id = "id" in self.live[name].names
-        resolved = quote(f"resolved_{name}")
-        old = "s.id AS old, " if has_id else ""
-        select = ", ".join(f"{expressions[c]} AS {quote(c)}" for c in columns)
-        self.session.execute(f"CREATE TEMP TABLE {resolved} AS SELECT {old}{select} FROM {_staged(name)} s{joins}")
-        same = " AND ".join(f"l.{quote(c)} = r.{quote(c)}" for c in rule.key)
-        # Half a key names nothing: Airflow itself writes a permission on no view when two parsers race.
-        whole = " AND ".join(f"r.{quote(c)} IS NOT NULL" for c in rule.key)
-        missing = f"{whole} AND NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
-        if name == "dataset_dag_run_queue":
-            # An event waits only for a DAG that is still scheduled by that dataset.
-            missing += (
-                " AND EXISTS (SELECT 1 FROM dag_schedule_dataset_reference d"
-                " WHERE d.dataset_id = r.dataset_id AND d.dag_id = r.target_dag_id)"
+    def _finish(self) -> None:
+        """What is known only when all rows are there."""
+        if self.state.lost and not self.accept_clashes:
+            raise RestoreClash(
+                f"{len(self.state.lost)} rows have no place in the live environment: "
+                f"{', '.join(self.state.lost[:20])}. "
+                "Delete the live rows, or order the restore with accept_clashes to keep the live ones."
             )
-        placed = 0
-        if rule.way == "overwrite":
-            others = [quote(c) for c in columns if c not in rule.key]
-            changes = ", ".join(f"{c} = r.{c}" for c in others)
-            mine, theirs = (", ".join(f"{a}.{c}" for c in others) for a in ("l", "r"))
-            placed += self.session.execute(
-                f"UPDATE {quote(name)} l SET {changes} FROM {resolved} r "
-                f"WHERE {same} AND ({mine}) IS DISTINCT FROM ({theirs})"
-            )
-        inserted = list(columns)
-        source = ", ".join(f"r.{quote(c)}" for c in columns)
-        new = f"{resolved} r WHERE {missing}"
-        if name == "log_template":
-            # New runs take the highest id: an old template must stay below the live ones. No unique key keeps the same
-            # templates from being there twice (A, then B, then A again): once is enough.
-            key = ", ".join(f"r.{quote(c)}" for c in rule.key)
-            new = f"(SELECT DISTINCT ON ({key}) r.* FROM {new} ORDER BY {key}, r.old DESC) r"
-            inserted, source = (
-                ["id", *columns],
-                f"(SELECT min(id) FROM log_template) - row_number() OVER (ORDER BY r.old DESC), {source}",
-            )
-        placed += self.session.execute(
-            f"INSERT INTO {quote(name)} ({', '.join(map(quote, inserted))}) "
-            f"SELECT {source} FROM {new} ON CONFLICT DO NOTHING"
-        )
-        if has_id:
-            self.session.execute(
-                f"CREATE TEMP TABLE {quote(f'map_{name}')} AS SELECT r.old, max(l.id) AS new "
-                f"FROM {resolved} r JOIN {quote(name)} l ON {same} GROUP BY r.old"
-            )
-            self.session.execute(f"ANALYZE {quote(f'map_{name}')}")
-            if name == "ab_user":
-                self._link_users()
-            self._name_unplaced(name, rule, resolved, same, whole)
-        return placed, self.staged[name] - placed
-
-    def _remove_surplus(self, name: str, rule: Rule) -> None:
-        """What the evening had not, such as defaults of a fresh image; each row is named in the log."""
-        (key,) = rule.key
-        known = f"SELECT 1 FROM {_staged(name)} s WHERE s.{quote(key)} = l.{quote(key)}"
-        surplus = f"NOT EXISTS ({known})" if self.staged.get(name) else "true"
-        if name == "slot_pool":
-            surplus += " AND l.pool IS DISTINCT FROM 'default_pool'"  # Airflow does not run without it
-        for (row,) in self.session.rows(f"SELECT l.{quote(key)} FROM {quote(name)} l WHERE {surplus} ORDER BY 1"):
-            log.warning("Removed, since the evening had no such %s: %s", name, row)
-        self.removed += self.session.execute(f"DELETE FROM {quote(name)} l WHERE {surplus}")
-
-    def _name_unplaced(self, name: str, rule: Rule, resolved: str, same: str, whole: str) -> None:
-        """Rows that are not there after all: another unique key is in the way (the e-mail address of a user)."""
-        key = ", ".join(f"r.{quote(c)}::text" for c in rule.key)
-        for row in self.session.rows(
-            f"SELECT {key} FROM {resolved} r WHERE {whole} AND NOT EXISTS (SELECT 1 FROM {quote(name)} l WHERE {same})"
-        ):
-            self.lost.append(f"{name} {'/'.join(map(str, row))}")
-
-    def _link_users(self) -> None:
-        """Who made and changed a user, once all users are there; only where the live row does not say."""
-        for column in ("created_by_fk", "changed_by_fk"):
-            self.session.execute(
-                f"UPDATE ab_user l SET {column} = o.new FROM {_staged('ab_user')} s, map_ab_user m, map_ab_user o "
-                f"WHERE m.old = s.id AND o.old = s.{column} AND l.id = m.new AND l.{column} IS NULL"
-            )
-
-    # DAGs
-
-    def _place_dags(self) -> tuple[int, int]:
-        """Pause state and next run of each DAG; one that is not parsed yet is added as inactive, and parsing wakes it.
-
-        The rows are locked in the order in which the parser locks them. Where the schedule changed overnight the
-        evening's next run is none of the new schedule's: the next parse computes it.
-        """
-        self.session.rows("SELECT dag_id FROM dag ORDER BY dag_id FOR UPDATE")
-        expressions, _ = self._resolved("dag", RULES["dag"])
-        columns = self.live["dag"].names
-        values = expressions | {"is_active": "false", "pickle_id": "NULL"}
-        self.session.execute("CREATE TEMP TABLE unparsed (dag_id text)")
-        # The parser may add the same DAG at this moment: then we wait for it here, and its row counts as parsed.
-        added = self.session.execute(
-            f"WITH added AS (INSERT INTO dag ({', '.join(map(quote, columns))}) "
-            f"SELECT {', '.join(values[c] for c in columns)} FROM {_staged('dag')} s "
-            "WHERE NOT EXISTS (SELECT 1 FROM dag l WHERE l.dag_id = s.dag_id) ORDER BY s.dag_id "
-            "ON CONFLICT DO NOTHING RETURNING dag_id) INSERT INTO unparsed SELECT dag_id FROM added"
-        )
-        parsed = f"l.dag_id = s.dag_id AND l.dag_id NOT IN ({_OWN}) AND l.dag_id NOT IN (SELECT dag_id FROM unparsed)"
-        changed = " OR ".join(f"l.{c} IS DISTINCT FROM s.{c}" for c in _SCHEDULE)
-        for (dag_id,) in self.session.rows(
-            f"SELECT l.dag_id FROM dag l, {_staged('dag')} s WHERE {parsed} AND ({changed}) ORDER BY 1"
-        ):
-            log.info("The schedule of DAG %s changed: its next run is computed by the next parse", dag_id)
-        next_run = {
-            c: f"CASE WHEN {changed} THEN {'NULL' if c == 'next_dagrun_create_after' else f'l.{c}'} "
-            f"ELSE {expressions[c]} END"
-            for c in _NEXT_RUN
-        }
-        changes = ", ".join(
-            f"{c} = {value}" for c, value in {"is_paused": expressions["is_paused"], **next_run}.items()
-        )
-        updated = self.session.execute(f"UPDATE dag l SET {changes} FROM {_staged('dag')} s WHERE {parsed}")
-        own = self.session.value(
-            f"SELECT count(*) FROM {_staged('dag')} s WHERE dag_id IN ({_OWN}) "
-            "AND NOT EXISTS (SELECT 1 FROM unparsed u WHERE u.dag_id = s.dag_id)"
-        )
-        return updated + added, own
-
-    def _place_of_dags(self, name: str, rule: Rule) -> tuple[int, int]:
-        expressions, joins = self._resolved(name, rule)
-        columns = self.live[name].names
-        placed = self.session.execute(
-            f"INSERT INTO {quote(name)} ({', '.join(map(quote, columns))}) "
-            f"SELECT {', '.join(expressions[c] for c in columns)} FROM {_staged(name)} s "
-            f"JOIN unparsed u ON u.dag_id = s.dag_id{joins}"
-        )
-        return placed, self.staged[name] - placed
-
-    # Marker
+        for name in self.state.lost:
+            log.warning("Not restored: %s", name)
+        exporter = self.state.exporter
+        if exporter not in self.state.left_out.get(("dag_run", ("dag_id", "run_id")), ()):
+            rows.exporter_has_ended(self.session, self.live, exporter, self.document["snapshot_at"])
+        self._leave_marker()
 
     def _leave_marker(self) -> None:
         """One row in `log`: what was restored, and where its ids went (see history.restored_ranges)."""
@@ -566,7 +446,7 @@ class _Restore:
             "export_id": self.document["export_id"],
             "incarnation": self.document["incarnation"],
             "blocks": {
-                name: {"first": o.first, "last": o.last, "offset": o.offset} for name, o in self.offsets.items()
+                name: {"first": b.first, "last": b.last, "offset": b.offset} for name, b in self.state.blocks.items()
             },
         }
         self.session.execute(
@@ -575,16 +455,17 @@ class _Restore:
         )
 
 
-def _cast(staged: str, column: Column) -> str:
-    """From the type that staging has to the live one; text holds times that Arrow cannot."""
-    if column.type == "uuid":
-        return f"encode({staged}, 'hex')::uuid"
-    return f"{staged}::{column.type}"
-
-
-def _arrow(rows: list[dict[str, Any]], table: Table) -> pa.Table:
-    """Decrypted rows as Arrow, in types that PostgreSQL casts from."""
-    types = {"boolean": pa.bool_(), "integer": pa.int32(), "bigint": pa.int64()}
-    live = {column.name: column.type for column in table.columns}
-    schema = pa.schema([pa.field(name, types.get(live[name], pa.string())) for name in rows[0]])
-    return pa.Table.from_pylist(rows, schema=schema)
+def _arrow(found: list[dict[str, Any]], table: Table) -> pa.Table:
+    """Secret rows as Arrow."""
+    if not found:
+        return pa.table({})
+    arrays: wire.Columns = {}
+    for column in table.columns:
+        values, kind = [row.get(column.name) for row in found], wire.arrow_type(column.type, column.name)
+        if pa.types.is_timestamp(kind):  # as PostgreSQL counts
+            kind = pa.int64()
+        elif pa.types.is_binary(kind):
+            values = [None if value is None else bytes.fromhex(value) for value in values]
+        if column.name in found[0]:
+            arrays[column.name] = pa.array(values, kind)
+    return pa.table(arrays)

@@ -12,8 +12,10 @@ from typing import Any
 
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient, StrictAwsKmsMasterKeyProvider
 
-from airflow_metadata.database import Session, Table, quote
+from airflow_metadata import airflow_compat
+from airflow_metadata.database import Column, Session, Table, quote
 from airflow_metadata.errors import ObjectChanged, SecretUnreadable
+from airflow_metadata.sums import measure_of, microseconds
 
 # Table -> its encrypted columns, each with the column that says whether it really is.
 _ENCRYPTED = {
@@ -47,23 +49,37 @@ def read(session: Session, tables: dict[str, Table], fernet: Any) -> Secrets:
     """
     found: Secrets = {}
     for name, columns in _ENCRYPTED.items():
-        rows = _rows(session, name, tables[name].names)
+        rows = _rows(session, tables[name], tables[name].names)
         for row in rows:
             for column, flag in columns.items():
                 if row[flag] and row[column]:
                     row[column] = _decrypt(fernet, row[column], f"{name} {row[_NAMES[name]]!r}")
         found[name] = rows
-    found["trigger"] = _rows(session, "trigger", ["id", "kwargs"]) if "trigger" in tables else []
+    found["trigger"] = _rows(session, tables["trigger"], ["id", "kwargs"]) if "trigger" in tables else []
     for row in found["trigger"]:
         if not row["kwargs"].startswith("{"):  # Airflow itself reads such rows as not encrypted
             row["kwargs"] = _decrypt(fernet, row["kwargs"], f"trigger {row['id']}")
-    found["ab_user"] = _rows(session, "ab_user", ["username", "password"]) if "ab_user" in tables else []
+    found["ab_user"] = _rows(session, tables["ab_user"], ["username", "password"]) if "ab_user" in tables else []
     return found
 
 
-def _rows(session: Session, table: str, columns: list[str]) -> list[dict[str, Any]]:
-    select = f"SELECT {', '.join(map(quote, columns))} FROM {quote(table)} ORDER BY 1"
-    return [dict(zip(columns, row, strict=True)) for row in session.rows(select)]
+def _rows(session: Session, table: Table, names: list[str]) -> list[dict[str, Any]]:
+    """Rows in forms that JSON has: times as PostgreSQL counts them, bytes in hexadecimal (see restore._arrow)."""
+    columns = {column.name: column for column in table.columns}
+    select = ", ".join(_as_json(columns[name], table.name) for name in names)
+    found = session.rows(f"SELECT {select} FROM {quote(table.name)} ORDER BY 1")
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def _as_json(column: Column, table: str) -> str:
+    value, measure = quote(column.name), measure_of(column, table)
+    if measure == "timestamp":
+        return microseconds(value)
+    if column.type == "uuid":
+        return f"replace({value}::text, '-', '')"
+    if measure == "bytes":
+        return f"encode({value}, 'hex')"
+    return f"{value}::text" if measure == "text" else value
 
 
 def _decrypt(fernet: Any, value: str, name: str) -> str:
@@ -78,17 +94,15 @@ def _decrypt(fernet: Any, value: str, name: str) -> str:
         ) from None
 
 
-def encrypted_again(secrets: Secrets, fernet: Any) -> Secrets:
+def encrypted_again(secrets: Secrets) -> Secrets:
     """The same rows under this environment's Fernet key. Without a key values stay in clear, as Airflow does it."""
-    protected = bool(fernet.is_encrypted)
     answer: Secrets = {"ab_user": secrets["ab_user"]}
-    for name, columns in _ENCRYPTED.items():
-        answer[name] = [dict(row) for row in secrets[name]]
-        for row in answer[name]:
-            # As Airflow does it: an empty text is encrypted in a variable, and never in a connection.
-            for column, flag in columns.items():
-                if row[column] or (name == "variable" and row[column] is not None):
-                    row[column], row[flag] = fernet.encrypt(row[column].encode()).decode(), protected
+    answer["variable"] = [row | airflow_compat.stored_variable(row["val"]) for row in secrets["variable"]]
+    answer["connection"] = [
+        row | airflow_compat.stored_connection(row["password"], row["extra"]) for row in secrets["connection"]
+    ]
+    # Trigger.encrypt_kwargs() would serialize the arguments anew, of classes that may be missing here.
+    fernet = airflow_compat.fernet()
     answer["trigger"] = [
         {"id": row["id"], "kwargs": fernet.encrypt(row["kwargs"].encode()).decode()} for row in secrets["trigger"]
     ]

@@ -17,17 +17,23 @@ class Settings:
     bucket: str
     kms_key_arn: str
     environment: str
+    history_tables: tuple[str, ...] = ()  # more tables for the lake, by name
 
     @classmethod
     def from_airflow(cls) -> Settings:
-        """Read [transient_mwaa] bucket, kms_key_arn and environment (default: AIRFLOW_ENV_NAME, set by MWAA).
+        """Read [transient_mwaa] bucket, kms_key_arn and environment (default: AIRFLOW_ENV_NAME, set by MWAA), and
+        history_tables (names with commas between; default: none).
 
         Raises SettingMissing.
         """
+        from airflow.configuration import conf
+
+        named = conf.get(SECTION, "history_tables", fallback="")
         return cls(
             bucket=_option("bucket"),
             kms_key_arn=_option("kms_key_arn"),
             environment=_option("environment", os.environ.get("AIRFLOW_ENV_NAME", "")),
+            history_tables=tuple(name.strip() for name in named.split(",") if name.strip()),
         )
 
     @property

@@ -5,26 +5,33 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from airflow_metadata.errors import ExportExists, ObjectChanged
 
-_PART_BYTES = 16 * 1024 * 1024  # of a multipart upload; S3 allows 10,000 parts: 160 GB
+log = logging.getLogger(__name__)
+
+_PART_BYTES = 8 * 1024 * 1024  # of a multipart upload; S3 allows 10,000 parts: 80 GB
 
 
 class Upload(io.RawIOBase):
-    """A file that goes to S3 as it is written: one part in memory at a time, never a file on disk.
+    """A file that goes to S3 as it is written: one part on its way and one that fills up, never a file on disk.
 
-    Closing publishes it (one request if it is small); abort() leaves nothing behind.
+    publish() makes it visible (one request if it is small); abort() leaves nothing behind.
     """
 
     def __init__(self, client: Any, bucket: str, key: str) -> None:
         super().__init__()
         self._client, self._target = client, {"Bucket": bucket, "Key": key}
-        self._buffer, self._sha256, self._upload_id, self._parts = bytearray(), hashlib.sha256(), "", list[Any]()
+        self._buffer, self._sha256, self._upload_id, self._parts = bytearray(), hashlib.sha256(), "", 0
+        self._tags: list[dict[str, Any]] = []
+        self._sender: ThreadPoolExecutor | None = None
+        self._sending: Future[dict[str, Any]] | None = None
         self.key, self.bytes, self.version_id = key, 0, ""
 
     def writable(self) -> bool:
@@ -52,30 +59,57 @@ class Upload(io.RawIOBase):
         return len(view)
 
     def _send(self, part: bytes) -> None:
+        """Send one part while the next one fills up. Raises what the part before it ran into."""
         if not self._upload_id:
             self._upload_id = self._client.create_multipart_upload(**self._target)["UploadId"]
-        number = len(self._parts) + 1
+            self._sender = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        self._await_part()
+        self._parts += 1
+        assert self._sender  # noqa: S101
+        self._sending = self._sender.submit(self._send_now, self._parts, part)
+
+    def _send_now(self, number: int, part: bytes) -> dict[str, Any]:
         sent = self._client.upload_part(**self._target, UploadId=self._upload_id, PartNumber=number, Body=part)
-        self._parts.append({"ETag": sent["ETag"], "PartNumber": number})
+        return {"ETag": sent["ETag"], "PartNumber": number}
+
+    def _await_part(self) -> None:
+        if self._sending:
+            self._tags.append(self._sending.result())
+            self._sending = None
 
     def publish(self) -> None:
         """Make the object visible and note its version id. Raises ObjectChanged if the bucket keeps no versions."""
         if self._upload_id:
             if self._buffer:
                 self._send(bytes(self._buffer))
+            self._await_part()
             done = self._client.complete_multipart_upload(
-                **self._target, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+                **self._target, UploadId=self._upload_id, MultipartUpload={"Parts": self._tags}
             )
+            self._end()
         else:
             done = self._client.put_object(**self._target, Body=bytes(self._buffer))
         self._buffer.clear()
         self.version_id = _version_of(done, self._target)
 
     def abort(self) -> None:
-        """Forget what was sent."""
+        """Forget what was sent, without ado: what went wrong before is the error to be seen.
+
+        A bucket rule deletes unfinished uploads that even this leaves behind.
+        """
         self._buffer.clear()
-        if self._upload_id:
-            self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
+        if self._end():
+            try:
+                self._client.abort_multipart_upload(**self._target, UploadId=self._upload_id)
+            except (BotoCoreError, ClientError) as error:
+                log.warning("The unfinished upload of %s stays: %s", self.key, error)
+
+    def _end(self) -> bool:
+        """No part is on its way any more; answers whether an upload was under way."""
+        sender, self._sender = self._sender, None
+        if sender:
+            sender.shutdown(wait=True, cancel_futures=True)
+        return sender is not None
 
 
 def _version_of(answer: dict[str, Any], target: dict[str, str]) -> str:

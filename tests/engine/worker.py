@@ -1,6 +1,6 @@
-"""Stands for an Airflow worker: runs under .venv-airflow, imports Airflow once and forks for every task.
+"""Stands for an Airflow worker: runs under that Airflow's Python, imports it once and forks for every task.
 
-One JSON command a line on stdin: {"call": "export" | "restore" | "python", "environ": {...}, ...};
+One JSON command a line on stdin: {"call": "export" | "restore" | "task" | "python", "environ": {...}, ...};
 one JSON answer a line on stdout: {"result": ...} or {"error": class name, "message": ...}.
 """
 
@@ -31,6 +31,11 @@ def call(command: dict[str, Any]) -> Any:
     os.environ.update(command["environ"])
     settings.configure_vars()
     settings.configure_orm()
+    if command["call"] != "python" and airflow.__version__.startswith("3."):
+        # What Airflow does to the process of every task.
+        from airflow.sdk.execution_time.supervisor import block_orm_access
+
+        block_orm_access()
     if command["call"] == "export":
         return airflow_metadata.export.export_metadata(command["run_id"], "db_export_dag", command["incarnation"])
     if command["call"] == "restore":
@@ -59,7 +64,10 @@ def main() -> None:
             answers.write(json.dumps(answer(command)) + "\n")
             answers.flush()
             os._exit(0)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+        if status:  # it was killed, and has answered nothing
+            answers.write('{"error": "WorkerDied", "message": "see its log"}\n')
+            answers.flush()
 
 
 if __name__ == "__main__":

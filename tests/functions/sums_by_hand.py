@@ -37,13 +37,11 @@ def _timestamp(values: list[datetime]) -> tuple[str, str, int]:
 
 
 def _text(values: list[str]) -> tuple[str, str, int]:
-    octets = [value.encode() for value in values]
-    return hashlib.sha256(min(octets)).hexdigest(), hashlib.sha256(max(octets)).hexdigest(), sum(map(len, octets))
+    return _bytes([value.encode() for value in values])
 
 
 def _bytes(values: list[bytes]) -> tuple[str, str, int]:
-    digests = [hashlib.md5(value).hexdigest() for value in values]
-    return min(digests), max(digests), sum(map(len, values))
+    return hashlib.sha256(min(values)).hexdigest(), hashlib.sha256(max(values)).hexdigest(), sum(map(len, values))
 
 
 _BY_MEASURE: dict[str, Any] = {

@@ -112,7 +112,7 @@ def _measurer(kind: pa.DataType, promised: str | None) -> "_Measurer":
     if types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind) or types.is_duration(kind):
         return _Timestamps("timestamp")
     if types.is_string(kind) or types.is_large_string(kind):
-        return _UuidTexts("bytes") if promised == "bytes" else _Texts("text")
+        return _UuidTexts("bytes") if promised == "bytes" else _Bytes("text")
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         return _Bytes("bytes")
     raise Unmeasurable(f"no measure is defined for the type {kind}")
@@ -201,10 +201,12 @@ class _Floats(_Measurer):
         return "NaN" if is_nan else repr(number)
 
 
-class _Texts(_Measurer):
+class _Bytes(_Measurer):
+    """Texts as their UTF-8, and bytes."""
+
     def _add(self, column: pa.Array) -> None:
-        binary = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        column = column.cast(binary)
+        large = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+        column = column.cast(pa.large_binary() if large else pa.binary())
         extremes = pc.min_max(column)
         self._extend(extremes["min"].as_py(), extremes["max"].as_py())
         self.total += pc.sum(pc.binary_length(column)).as_py()
@@ -213,20 +215,10 @@ class _Texts(_Measurer):
         return hashlib.sha256(value).hexdigest()
 
 
-class _Bytes(_Measurer):
-    def _add(self, column: pa.Array) -> None:
-        self.total += pc.sum(pc.binary_length(column)).as_py()
-        # Nothing in Arrow hashes; but pickled values repeat, so that few distinct ones are left to hash.
-        digests = [
-            hashlib.md5(value, usedforsecurity=False).hexdigest() for value in column.drop_null().unique().to_pylist()
-        ]
-        self._extend(min(digests), max(digests))
-
-
 class _UuidTexts(_Bytes):
     def _add(self, column: pa.Array) -> None:
         values = [uuid.UUID(text).bytes for text in column.drop_null().to_pylist()]
-        super()._add(pa.array(values, pa.binary(16)))
+        super()._add(pa.array(values, pa.binary()))
 
 
 def _sum_of_int64(column: pa.Array) -> int:
