@@ -128,6 +128,7 @@ def write_export(
         columns = {c: kind for c, kind in COLUMNS[name].items() if c != SECRET_COLUMNS.get(name)}
         key = KEYS.get(name, ("id",))
         files.append(_put(s3, bucket, prefix, name, "snapshot", columns, list(tables[name]), key, faults))
+    history_rows = {}
     constants = {
         "environment": environment,
         "incarnation": incarnation,
@@ -141,6 +142,7 @@ def write_export(
             for row in tables[name]
             if since is None or row[changed] is None or row[changed] >= since - OVERLAP
         ]
+        history_rows[name] = len(rows)
         if rows:
             key = tuple(column for column in key if column != "incarnation" or incarnation)
             at_fault = Faults() if mode == "complete" else faults
@@ -158,7 +160,11 @@ def write_export(
         "alembic_revision": tables["alembic_version"].rows[0]["version_num"],
         "snapshot_at": snapshot_at.isoformat(),
         "max_log_id": max((row["id"] for row in tables["log"]), default=0),
-        "history": {"since": since.isoformat() if since else None, "watermark": snapshot_at.isoformat()},
+        "history": {
+            "since": since.isoformat() if since else None,
+            "watermark": snapshot_at.isoformat(),
+            "rows": history_rows,
+        },
         "tables": {name: _carried(name, len(table)) for name, table in tables.items()} if mode == "complete" else {},
         "files": files,
         "secrets": _put_secrets(s3, settings, environ, export_id, tables, faults) if mode == "complete" else None,

@@ -486,7 +486,7 @@ class InMemoryAirflow:
         if dag is None or not dag["is_active"] or dag["is_paused"] or file is None:
             return False  # the scheduler looks at no run of a paused DAG, not even to end it
         if run["state"] == "queued":
-            if run["queued_at"] + QUEUED_FOR > self._time:
+            if run["queued_at"] + QUEUED_FOR > self._time or self._waits_its_turn(run):
                 return False
             run.update(state="running", start_date=self._time, updated_at=self._time)
             return True
@@ -502,6 +502,11 @@ class InMemoryAirflow:
                     return True
         run.update(state="success", end_date=self._time, updated_at=self._time, last_scheduling_decision=self._time)
         return True
+
+    def _waits_its_turn(self, run: Row) -> bool:
+        """Our own DAGs have max_active_runs=1."""
+        same = (other for other in self.tables["dag_run"] if other["dag_id"] == run["dag_id"])
+        return run["dag_id"] in OWN_DAGS and any(other["state"] == "running" for other in same)
 
     def _begin_task(self, run: Row, instance: Row, task: Task) -> None:
         self._log("cli_task_run", run["dag_id"], task.task_id, owner="airflow")
@@ -584,7 +589,7 @@ class InMemoryAirflow:
                 raise TaskFailed("scripted")
             conf = json.loads(run["conf"])
             write_export(self._settings(), self.environ, run["run_id"], conf.get("incarnation"), snapshot_at, tables,
-                         self.version, self.script.faults)  # fmt: skip
+                         self.version, self.script.faults, conf.get("mode", "complete"))  # fmt: skip
             return
         if self.script.failing_restores > 0:
             self.script.failing_restores -= 1

@@ -42,6 +42,7 @@ class _Outcome:
     """
 
     piece: Piece
+    rows: int = 0  # as the database counts them
     entry: dict[str, Any] | None = None
     spans: tuple[Span, ...] = ()
     distant: frozenset[str] = frozenset()
@@ -57,8 +58,10 @@ def settle(session: Session) -> None:
         session.execute(f"SET LOCAL {setting} = {value}")
 
 
-def write_all(dsn: str, snapshot: str, store: Store, prefix: str, planned: list[Piece]) -> list[dict[str, Any]]:
-    """Write all pieces by parallel readers of one snapshot; answers the manifest's entries.
+def write_all(
+    dsn: str, snapshot: str, store: Store, prefix: str, planned: list[Piece]
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Write all pieces by parallel readers of one snapshot; answers the manifest's entries and rows by history table.
 
     A snapshot's file is there even if the table is empty; history without news has none. All files of a table have the
     same columns: once a distant time is found in one, all are written (again) with that column as integers.
@@ -86,7 +89,11 @@ def write_all(dsn: str, snapshot: str, store: Store, prefix: str, planned: list[
                 written.append(outcome)
     of_table = list(parts)
     written.sort(key=lambda o: (of_table.index((o.piece.table, o.piece.role)), o.piece.part))
-    return [outcome.entry for outcome in written if outcome.entry]
+    history = dict.fromkeys((table for table, role in of_table if role == "history"), 0)
+    for outcome in written:
+        if outcome.piece.role == "history":
+            history[outcome.piece.table] += outcome.rows
+    return [outcome.entry for outcome in written if outcome.entry], history
 
 
 def _round(dsn: str, snapshot: str, store: Store, prefix: str, planned: list[Piece]) -> list[_Outcome]:
@@ -133,7 +140,7 @@ def _do(session: Session, store: Store, piece: Piece, prefix: str) -> _Outcome:
         return _Outcome(piece, distant=measured.distant)
     if not measured.rows and piece.role == "history":  # nothing new: no file
         return _Outcome(piece)
-    return _Outcome(piece, _write(session, store, piece, measured, piece.key(prefix)))
+    return _Outcome(piece, measured.rows, _write(session, store, piece, measured, piece.key(prefix)))
 
 
 def _write(session: Session, store: Store, piece: Piece, measured: Measured, key: str) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_metadata import wire
+from airflow_metadata.tables import OWN_DAGS
 from airflow_metadata.wire import Columns
 
 _RUNNING = pa.array(["running", "restarting"])
+_UNFINISHED_RUN = pa.array(["running", "queued"])
 _UNDER_WAY = pa.array(["running", "restarting", "queued", "scheduled"])
 # What tied a task instance to the process that ran it.
 _TIES = ("queued_by_job_id", "job_id", "pid", "external_executor_id", "last_heartbeat_at")
@@ -32,6 +34,13 @@ def settle(table: str, columns: Columns, exporter: tuple[str, str], now: int) ->
         # Run by the executor, whose queue is gone. Those of the triggerer have a trigger, those of the parser no state.
         waiting = pc.and_(pc.equal(columns["type"], "executor"), _among(columns["state"], _UNDER_WAY))
         columns["state"] = pc.if_else(waiting, "pending", columns["state"])
+    elif table == "dag_run":
+        # An extract that waited for the exporter: whoever ordered it has given way.
+        unfinished = pc.and_(_among(columns["state"], _UNFINISHED_RUN), _of_own_dags(columns, exporter))
+        columns["state"] = pc.if_else(unfinished, "failed", columns["state"])
+        columns["end_date"] = pc.if_else(
+            unfinished, wire.constant_time(now, columns["end_date"].type), columns["end_date"]
+        )
     elif table == "task_instance":
         return _reset_tasks(columns, exporter, now)
     return 0
@@ -42,8 +51,9 @@ def _reset_tasks(columns: Columns, exporter: tuple[str, str], now: int) -> int:
 
     Left as it was, such a row would wait for a job that never comes back.
     """
-    exporting = pc.and_(pc.equal(columns["dag_id"], exporter[0]), pc.equal(columns["run_id"], exporter[1]))
-    reset = pc.and_not(_among(columns["state"], _UNDER_WAY), exporting)
+    own = _of_own_dags(columns, exporter)
+    columns["state"] = pc.if_else(pc.and_(_among(columns["state"], _UNDER_WAY), own), "failed", columns["state"])
+    reset = pc.and_not(_among(columns["state"], _UNDER_WAY), _of_exporter(columns, exporter))
     count = int(pc.sum(reset).as_py() or 0)
     if not count:
         return 0
@@ -56,6 +66,16 @@ def _reset_tasks(columns: Columns, exporter: tuple[str, str], now: int) -> int:
     for name, value in changed.items():
         columns[name] = pc.if_else(reset, value, columns[name])
     return count
+
+
+def _of_exporter(columns: Columns, exporter: tuple[str, str]) -> pa.BooleanArray:
+    return pc.and_(pc.equal(columns["dag_id"], exporter[0]), pc.equal(columns["run_id"], exporter[1]))
+
+
+def _of_own_dags(columns: Columns, exporter: tuple[str, str]) -> pa.BooleanArray:
+    """Runs of our two DAGs, but for the exporting one, which ends well."""
+    own = pc.is_in(columns["dag_id"], value_set=pa.array(OWN_DAGS, columns["dag_id"].type))
+    return pc.and_not(own, _of_exporter(columns, exporter))
 
 
 def _among(values: pa.Array, states: pa.Array) -> pa.BooleanArray:

@@ -28,7 +28,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         secrets=secrets.examine(manifest),
         totals=rest.totals(name),
         incarnation=event["incarnation"],
-        last_verified=exports.last_verified(name),
+        verified=exports.verified(name),
         now=datetime.now(UTC),
     )
     verdict_key = exports.write_verdict(verdict)

@@ -13,7 +13,7 @@ exports = Exports.from_env()
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Finds what the export promised, and pins it by its version and its hash."""
-    stored, manifest = exports.newest_manifest(event["environment"], event["export_id"])
+    stored, manifest = exports.newest_manifest(event["environment"], event["export_id"], event["mode"])
     manifest.require_incarnation(event["incarnation"])
     logger.info(
         "Read the manifest",

@@ -29,7 +29,8 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
     restore_id = run_name(asked_at, event["execution"])
     require_restorable(record, event["incarnation"], incarnation(mwaa.require(name)))
     manifest = bucket.read(record.manifest_key, record.manifest_version_id)
-    bucket.write_json(layout.restore_order(name), order(record, event["incarnation"], restore_id, manifest, asked_at))
+    ordered = order(record, event["incarnation"], restore_id, manifest, asked_at, event["accept_clashes"])
+    bucket.write_json(layout.restore_order(name), ordered)
     own_dags.start(name, RESTORE_DAG, restore_id, {})
     logger.info("Started the restore", extra={"restore_id": restore_id, "export_id": record.export_id})
     return {"restore_id": restore_id, "dag_id": RESTORE_DAG}

@@ -18,8 +18,8 @@ export_files = ExportFiles.from_env()
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Reads one exported file by its version and recomputes what the database said of it."""
     where = {name: event[name] for name in ("environment", "export_id", "manifest_key", "manifest_version_id")}
-    index = int(event["index"])
-    promised = exports.manifest(*where.values()).file(index)
+    key, version_id, index = event["manifest_key"], event["manifest_version_id"], int(event["index"])
+    promised = exports.manifest(event["environment"], event["export_id"], key, version_id, event["mode"]).file(index)
     evidence = export_files.examine(promised)
     finding = Finding.about(promised, file_reasons(promised, evidence), evidence, **where, index=index)
     exports.write_finding(finding)

@@ -220,6 +220,7 @@ class Night:
         snapshot_at = self.now - timedelta(minutes=10)
         manifest = {
             "manifest_version": 1,
+            "mode": "complete",
             "export_id": EXPORT_ID,
             "environment": ENVIRONMENT,
             "incarnation": INCARNATION,
@@ -230,7 +231,11 @@ class Night:
             "alembic_revision": "5f2621c13b39",
             "snapshot_at": snapshot_at.isoformat(),
             "max_log_id": 41,
-            "history": {"since": None, "watermark": (snapshot_at - timedelta(minutes=1)).isoformat()},
+            "history": {
+                "since": None,
+                "watermark": (snapshot_at - timedelta(minutes=1)).isoformat(),
+                "rows": {file["table"]: file["rows"] for file in files if file["role"] == "history"},
+            },
             "tables": tables,
             "files": files,
             "secrets": {
@@ -274,10 +279,16 @@ class Night:
         assert json.loads(json.dumps(answer)) == answer
         return dict(answer)
 
+    def becomes_an_extract(self) -> None:
+        """From now on the manifest is that of a history extract."""
+        files = [file for file in self.manifest["files"] if file["role"] == "history"]
+        self.manifest = {**self.manifest, "mode": "history", "tables": {}, "files": files, "secrets": None}
+
     def read_manifest(self) -> dict[str, Any]:
         """Writes the manifest as it is now and reads it as the evening does."""
         self.put(layout.manifest(ENVIRONMENT, EXPORT_ID), json.dumps(self.manifest).encode())
         self.event = {"environment": ENVIRONMENT, "export_id": EXPORT_ID, "incarnation": INCARNATION, **LEASE}
+        self.event["mode"] = self.manifest["mode"]
         pinned = self.run("read_manifest")
         self.event |= {name: pinned[name] for name in ("manifest_key", "manifest_version_id")}
         return pinned
@@ -301,7 +312,7 @@ class Night:
         return self.judge_again()
 
     def judge_again(self) -> dict[str, Any]:
-        answer = self.run("judge_export")
+        answer = self.run("judge_extract" if self.manifest["mode"] == "history" else "judge_export")
         written = self.read(answer["verdict_key"])
         assert written["good"] is answer["good"]
         assert len(written["reasons"]) == answer["reasons"]

@@ -13,6 +13,7 @@ from transient_mwaa.domain.errors import (
     DagRunFailed,
     DagRunNotFound,
     DagsStillMissing,
+    ExtractGivesWay,
     LeaseLost,
     RestApiUnavailable,
     RestoreRefused,
@@ -162,6 +163,38 @@ class TestOwnRuns:
             cloud.call("check_dag_run", **{**event, "run_id": "other"})
 
 
+EXTRACT_ASKED = {name: value for name, value in ASKED.items() if name not in LEASE}
+
+
+class TestExtracts:
+    @pytest.fixture
+    def awake(self, cloud):
+        cloud.record(phase="awake")
+        return cloud
+
+    def test_asking_twice_is_one_run_which_is_asked_for_history(self, awake):
+        started = awake.call("start_extract", **EXTRACT_ASKED)
+        assert awake.call("start_extract", **EXTRACT_ASKED) == started, "its own run does not keep it waiting"
+        (run,) = awake.airflow.runs
+        assert (run["dag_id"], run["dag_run_id"]) == ("db_export_dag", started["export_id"])
+        assert run["conf"] == {"incarnation": EXTRACT_ASKED["incarnation"], "mode": "history"}
+
+    def test_it_queues_behind_no_other_export(self, awake):
+        awake.airflow.run("db_export_dag", "somebody", "running")
+        with pytest.raises(ExtractGivesWay, match="The export somebody goes on"):
+            awake.call("start_extract", **EXTRACT_ASKED)
+        assert len(awake.airflow.runs) == 1
+        awake.airflow.runs[0]["state"] = "success"
+        assert awake.call("start_extract", **EXTRACT_ASKED)
+
+    @pytest.mark.parametrize("members", [{"phase": "asleep"}, {"phase": "awake", "lease_owner": "the evening"}])
+    def test_it_gives_way_at_the_last_moment(self, cloud, members):
+        cloud.record(**members)
+        with pytest.raises(ExtractGivesWay, match="Nothing to do"):
+            cloud.call("start_extract", **EXTRACT_ASKED)
+        assert cloud.airflow.runs == []
+
+
 class TestRestore:
     @pytest.fixture
     def waking(self, cloud):
@@ -174,7 +207,10 @@ class TestRestore:
         return cloud
 
     def start(self, cloud, **changes):
-        event = {"asked_at": "2026-11-24T07:00:00Z", "execution": ME, "incarnation": cloud.incarnation, **LEASE}
+        event = {
+            "asked_at": "2026-11-24T07:00:00Z", "execution": ME, "incarnation": cloud.incarnation,
+            "accept_clashes": False, **LEASE,
+        }  # fmt: skip
         return cloud.call("start_restore", **{**event, **changes})
 
     def test_the_order_is_written_and_the_run_started(self, waking):
@@ -187,8 +223,13 @@ class TestRestore:
         assert [(run["dag_id"], run["dag_run_id"]) for run in waking.airflow.runs] == [
             ("db_restore_dag", started["restore_id"])
         ]
+        assert order["accept_clashes"] is False
         assert self.start(waking) == started
         assert len(waking.airflow.runs) == 1
+
+    def test_rows_without_a_place_are_given_up_only_on_a_human_word(self, waking):
+        self.start(waking, accept_clashes=True)
+        assert waking.json("environments/dev/restore_order.json")["accept_clashes"] is True
 
     @pytest.mark.parametrize(
         "changes", [{"phase": "awake"}, {"deleted_at": ago(hours=-1)}, {"export_id": "e", "phase": ""}]

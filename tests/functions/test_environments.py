@@ -38,7 +38,9 @@ class TestDecide:
         )
         assert decision["act"] is True
         assert decision["environment"] == "dev"
-        assert set(decision) == {"act", "reason", "environment", "cycle_id", "start_at", "give_up_at", "force"}
+        assert set(decision) == {
+            "act", "reason", "environment", "cycle_id", "start_at", "give_up_at", "force", "accept_clashes"
+        }  # fmt: skip
 
     def test_a_hold_in_the_record(self, cloud):
         cloud.record(hold_until=ago(hours=-2))
@@ -51,6 +53,22 @@ class TestDecide:
         for place, expected in (("DE-BW", True), ("DE-BE", False), ("DE", False), ("", False)):
             calendar = cloud.module("decide", HOLIDAYS=place).calendar
             assert (calendar.day_off(date(2027, 1, 6)) is not None) is expected
+
+    def test_an_extract_gives_way_to_whoever_holds_the_lease_and_to_every_phase_but_awake(self, cloud):
+        def decided():
+            asked = {"action": "extract", "input": {"environment": "dev"}, "execution": ME}
+            return cloud.function("decide")(asked)["act"]
+
+        assert decided(), "it never slept, and has no record"
+        for members, act in (
+            ({"phase": "awake"}, True),
+            ({"phase": "asleep"}, False),
+            ({"phase": "falling_asleep"}, False),
+            ({"phase": "waking"}, False),
+            ({"phase": "awake", "lease_owner": "somebody"}, False),
+        ):
+            cloud.record(**members)
+            assert decided() is act, members
 
     def test_a_wrong_input(self, cloud):
         with pytest.raises(InvalidInput, match="Send"):

@@ -43,7 +43,7 @@ class TinyAirflow:
     def cli(self, command):
         words = shlex.split(command)
         if words[:2] == ["dags", "trigger"]:
-            return self._trigger(words[2], words[words.index("-r") + 1])
+            return self._trigger(words[2], words[words.index("-r") + 1], json.loads(words[words.index("-c") + 1]))
         verb, pattern = words[1], re.compile(words[-1])
         pausing = verb == "pause"
         switched = [dag for dag, paused in self.paused.items() if pattern.search(dag) and paused != pausing]
@@ -53,12 +53,13 @@ class TinyAirflow:
             return 0, NOISE + f"No {'un' if pausing else ''}paused DAGs were found\n", ""
         return 0, NOISE + json.dumps([{"dag_id": dag, "is_paused": str(pausing)} for dag in switched]) + "\n", ""
 
-    def _trigger(self, dag_id, run_id):
+    def _trigger(self, dag_id, run_id, conf):
         if dag_id not in self.paused:
             return 1, NOISE, f"DagNotFound: Dag id {dag_id} not found in DagModel\n"
         if any((run["dag_id"], run["dag_run_id"]) == (dag_id, run_id) for run in self.runs):
             return 1, NOISE, "DagRunAlreadyExists: A Dag Run already exists\n"
         self.run(dag_id, run_id, "queued")
+        self.runs[-1]["conf"] = conf
         return 0, NOISE + json.dumps([{"dag_id": dag_id, "dag_run_id": run_id, "external_trigger": "True"}]), ""
 
     def rest(self, method, path, query, body):

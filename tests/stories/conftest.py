@@ -180,10 +180,10 @@ class Story:
         self.cloud.clock.sleep_until(when)
 
     def begin(self, story, request=None):
-        """Starts a night ("sleep") or a morning ("wake"): by its schedule, or by hand with `request`."""
+        """Starts a night ("sleep"), a morning ("wake") or an "extract": by schedule, or by hand with `request`."""
         if request is None:
             return self.cloud.fire_schedule(f"transient-mwaa-{story}")
-        return self.cloud.start({"sleep": "SpinDown", "wake": "SpinUp"}[story], request)
+        return self.cloud.start({"sleep": "SpinDown", "wake": "SpinUp", "extract": "ExtractHistory"}[story], request)
 
     def entered(self, state):
         """When a state of the last execution was first entered."""

@@ -24,6 +24,16 @@ def test_what_comes_back_is_what_the_code_does(make_tables):
     assert text == make_tables.rewritten(text, make_tables.what_comes_back()), "run `make docs`"
 
 
+def test_views_and_columns_of_the_lake_are_what_the_code_declares():
+    spec = importlib.util.spec_from_file_location("make_views", ROOT / "analytics/make_views.py")
+    make_views = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_views)
+    made = make_views.files()
+    assert {path for path in made if path.suffix == ".sql"} == set((ROOT / "analytics/views").glob("*.sql"))
+    for path, content in made.items():
+        assert path.read_text() == content, f"run `make docs`: {path.name}"
+
+
 @pytest.mark.parametrize("document", ["README.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
 def test_every_link_and_every_make_target_is_there(document):
     text = (ROOT / document).read_text()

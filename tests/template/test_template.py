@@ -18,7 +18,13 @@ ROOT = Path(__file__).parents[2]
 PARAMETERS = {"EnvironmentName": "dev", "EnvironmentBucketName": "an-environment-bucket"}
 # Deletes only in one status, and is done in every other.
 LEAVES_EARLY = {"functions/clean_failed_creation"}
-MACHINES = {"SpinDown": "spin_down.asl.yaml", "SpinUp": "spin_up.asl.yaml"}
+MACHINES = {
+    "SpinDown": "spin_down.asl.yaml",
+    "SpinUp": "spin_up.asl.yaml",
+    "ExtractHistory": "extract_history.asl.yaml",
+}
+# A second call of a step, whose Comment says what for.
+CALLED_AGAIN = {"Look whether the evening has come"}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,7 @@ def test_state_handler_and_function_say_the_same(functions):
             if called and called[1] in {"DescribeEnvironmentFunctionArn", "GiveBackFunctionArn"}:
                 continue  # called at several points of the story, where the Comment says what for
             if called:
-                assert state["Comment"] == told[called[1]] or name == "Verify the export", name
+                assert state["Comment"] == told[called[1]] or name in CALLED_AGAIN, name
 
 
 def test_handlers_are_thin(functions):
@@ -107,13 +113,29 @@ def test_a_task_waits_longer_than_its_function_may_take(functions):
 def test_schedules_ship_disabled_and_never_fire_late():
     translated, _ = translate(ROOT / "template.yaml", PARAMETERS)
     schedules = [r for r in translated["Resources"].values() if r["Type"] == "AWS::Scheduler::Schedule"]
-    assert len(schedules) == 2
+    assert len(schedules) == 3
     for schedule in schedules:
         properties = schedule["Properties"]
         assert properties["State"] == {"Fn::If": ["SchedulesAreEnabled", "ENABLED", "DISABLED"]}
         assert properties["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900
         assert "<aws.scheduler.scheduled-time>" in json.dumps(properties["Target"]["Input"])
     assert translated["Parameters"]["SchedulesEnabled"]["Default"] == "false"
+
+
+def test_an_extract_may_write_nothing_that_a_morning_relies_on(functions):
+    """Of the bucket: findings, verdicts, the lake and its own pointer. Of the record, the environment: nothing."""
+    writes = {
+        "StartExtractFunction": set(),
+        "JudgeExtractFunction": {"verification/environment=${EnvironmentName}/*"},
+        "PromoteExtractFunction": {"export/*", "environments/${EnvironmentName}/verified_history.json"},
+    }
+    for logical_id, keys in writes.items():
+        statements = functions[logical_id]["Policies"][0]["Statement"]
+        actions = {action for statement in statements for action in statement["Action"]}
+        assert not [a for a in actions if re.search(r"Delete|UpdateItem|PutItem|UpdateEnvironment", a)], logical_id
+        put = [s["Resource"] for s in statements if "s3:PutObject" in s["Action"]]
+        resources = [r for each in put for r in (each if isinstance(each, list) else [each])]
+        assert {r["Fn::Sub"].removeprefix("${DataBucket.Arn}/") for r in resources} == keys, logical_id
 
 
 def test_what_must_outlive_the_stack_is_retained(template):

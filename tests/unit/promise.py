@@ -8,7 +8,7 @@ from typing import Any
 from transient_mwaa.domain import layout, manifest
 from transient_mwaa.domain.evidence import FileEvidence, Finding, SecretsEvidence
 from transient_mwaa.domain.manifest import Manifest
-from transient_mwaa.domain.verdict import Verdict, VerifiedExport, file_reasons, judge
+from transient_mwaa.domain.verdict import Verdict, VerifiedExport, file_reasons, judge, judge_extract
 
 ENVIRONMENT = "dev"
 EXPORT_ID = "20261122T230501Z-1a2b3c4d"
@@ -23,7 +23,7 @@ _SUMS = {
     "share": ("double", {"measure": "float", "count": 3, "min": "-0.0", "max": "NaN", "sum": "-17"}),
     "at": ("timestamp[us, tz=UTC]", {"measure": "timestamp", "count": 3, "min": "-5", "max": "7", "sum": "2"}),
     "name": ("string", {"measure": "text", "count": 3, "min": "a" * 64, "max": "b" * 64, "sum": "9"}),
-    "raw": ("binary", {"measure": "bytes", "count": 1, "min": "c" * 32, "max": "c" * 32, "sum": "4"}),
+    "raw": ("binary", {"measure": "bytes", "count": 1, "min": "c" * 64, "max": "c" * 64, "sum": "4"}),
     "empty": ("string", {"measure": "text", "count": 0, "min": None, "max": None, "sum": None}),
 }
 _TABLES = ("dag", "dag_run", "log", "log_template", "slot_pool", "task_instance", "trigger", "xcom")
@@ -40,6 +40,7 @@ def document() -> dict[str, Any]:
     files += [_file("dag_run", "snapshot", 1), _file("dag_run", "history", 0), _file("import_error", "history", 0)]
     return {
         "manifest_version": 1,
+        "mode": "complete",
         "export_id": EXPORT_ID,
         "environment": ENVIRONMENT,
         "incarnation": INCARNATION,
@@ -50,7 +51,11 @@ def document() -> dict[str, Any]:
         "alembic_revision": "5f2621c13b39",
         "snapshot_at": "2026-11-22T23:05:10+00:00",
         "max_log_id": 41,
-        "history": {"since": "2026-11-21T23:05:00+00:00", "watermark": "2026-11-22T23:05:00+00:00"},
+        "history": {
+            "since": "2026-11-21T23:05:00+00:00",
+            "watermark": "2026-11-22T23:05:00+00:00",
+            "rows": {"dag_run": 3, "import_error": 3, "log": 0},
+        },
         "tables": tables,
         "files": files,
         "secrets": {
@@ -80,8 +85,15 @@ def _file(table: str, role: str, part: int) -> dict[str, Any]:
     }
 
 
-def parse(own: dict[str, Any]) -> Manifest:
-    return manifest.parse(json.dumps(own).encode(), ENVIRONMENT, EXPORT_ID)
+def extract_document() -> dict[str, Any]:
+    """A fresh manifest of a history extract."""
+    own = document()
+    files = [file for file in own["files"] if file["role"] == "history"]
+    return {**own, "mode": "history", "tables": {}, "files": files, "secrets": None}
+
+
+def parse(own: dict[str, Any], mode: manifest.Mode = "complete") -> Manifest:
+    return manifest.parse(json.dumps(own).encode(), ENVIRONMENT, EXPORT_ID, mode)
 
 
 def evidence(promised: Manifest) -> list[FileEvidence]:
@@ -107,6 +119,7 @@ def findings(promised: Manifest, found: list[FileEvidence]) -> list[Finding | No
 
 def secrets(promised: Manifest) -> SecretsEvidence:
     own = promised.secrets
+    assert own is not None
     return SecretsEvidence(own.bytes, own.sha256, dict(own.rows))
 
 
@@ -120,11 +133,27 @@ def circumstances(promised: Manifest) -> dict[str, Any]:
         "secrets": secrets(promised),
         "totals": {table: promised.tables[table].rows for table in counted},
         "incarnation": INCARNATION,
-        "last_verified": VerifiedExport(
-            "20261121T230501Z-00000000", "k", "v", "s", "2026-11-21T23:05:00+00:00", INCARNATION, "2026-11-21T23:30:00Z"
-        ),
+        "verified": [pointer("2026-11-21T23:05:00+00:00")],
         "now": NOW,
     }
+
+
+def pointer(watermark: str) -> VerifiedExport:
+    """What was verified last, with history up to this time."""
+    return VerifiedExport("20261121T230501Z-00000000", "k", "v", "s", watermark, INCARNATION, "2026-11-21T23:30:00Z")
+
+
+def extract_verdict(promised: Manifest, **changed: Any) -> Verdict:
+    """The verdict on a history extract when all is well but for what is changed."""
+    given = {
+        "manifest_key": KEY,
+        "manifest_version_id": VERSION,
+        "findings": findings(promised, evidence(promised)),
+        "incarnation": INCARNATION,
+        "verified": [pointer("2026-11-21T23:05:00+00:00")],
+        "now": NOW,
+    }
+    return judge_extract(promised, **{**given, **changed})
 
 
 def verdict(promised: Manifest, **changed: Any) -> Verdict:

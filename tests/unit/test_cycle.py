@@ -91,7 +91,7 @@ def test_any_other_restore_is_refused(record, living, why):
 
 
 def test_the_order_names_one_export_one_incarnation_one_run():
-    assert order(WAKING, REBORN, "r1", b"manifest", NOW) == {
+    assert order(WAKING, REBORN, "r1", b"manifest", NOW, accept_clashes=False) == {
         "restore_id": "r1",
         "export_id": "e",
         "manifest_key": "m",
@@ -99,7 +99,9 @@ def test_the_order_names_one_export_one_incarnation_one_run():
         "manifest_sha256": hashlib.sha256(b"manifest").hexdigest(),
         "incarnation": REBORN,
         "ordered_at": NOW.isoformat(),
+        "accept_clashes": False,
     }
+    assert order(WAKING, REBORN, "r1", b"manifest", NOW, accept_clashes=True)["accept_clashes"] is True
 
 
 def test_a_failed_creation_of_this_morning_may_be_deleted():

@@ -1,5 +1,6 @@
 """Days and nights as the schedules see them."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transient_mwaa.domain import patience
-from transient_mwaa.domain.cycle import Record
+from transient_mwaa.domain.cycle import Phase, Record
 from transient_mwaa.domain.decision import Asked, Calendar, decide, parse_work_days
 from transient_mwaa.domain.errors import InvalidInput
 
@@ -235,3 +236,45 @@ def test_nobody_ever_works():
     decision = decided("sleep", at("2026-11-23 20:00"), never)
     assert decision.act
     assert decision.give_up_at == at("2026-11-24 06:00").isoformat()
+
+
+class TestExtract:
+    now = at("2026-11-24 10:30")
+
+    def test_of_an_environment_that_is_awake_and_that_nobody_acts_on(self):
+        assert scheduled("extract", self.now).act
+        assert decided("extract", self.now, record=replace(FREE, phase="awake", hold_until=self.now.isoformat())).act
+
+    @pytest.mark.parametrize(
+        ("members", "reason"),
+        [
+            ({"lease_owner": "the evening"}, "the evening holds the lease"),
+            ({"phase": "awake", "lease_owner": "the evening"}, "the evening holds the lease"),
+            *(({"phase": phase}, f"says {phase}") for phase in Phase if phase != "awake"),
+        ],
+    )
+    def test_gives_way(self, members, reason):
+        for force in (False, True):
+            decision = decided("extract", self.now, record=replace(FREE, **members), force=force)
+            assert not decision.act
+            assert reason in decision.reason
+
+    def test_a_late_event_is_left_to_the_next_one(self):
+        late = (self.now - timedelta(minutes=61)).isoformat()
+        assert not decided("extract", self.now, scheduled_time=late).act
+
+
+class TestAcceptClashes:
+    now = at("2026-11-24 10:30")
+
+    def test_only_a_morning_started_by_hand_takes_it(self):
+        assert decided("wake", self.now, accept_clashes=True).accept_clashes is True
+        assert decided("wake", self.now).accept_clashes is False
+        assert scheduled("wake", self.now).accept_clashes is False
+        with pytest.raises(InvalidInput, match="by hand only"):
+            scheduled("wake", self.now, accept_clashes=True)
+        with pytest.raises(InvalidInput, match="neither true nor false"):
+            decided("wake", self.now, accept_clashes="yes")
+        for action in ("sleep", "extract"):
+            with pytest.raises(InvalidInput, match="Only a morning"):
+                decided(action, self.now, accept_clashes=True)

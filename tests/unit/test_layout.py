@@ -19,6 +19,7 @@ def test_everything_has_its_place() -> None:
     assert layout.blueprint("dev", "ab") == "environments/dev/blueprints/ab.json"
     assert layout.copied_file("dev", "ab") == "environments/dev/files/ab"
     assert layout.verified_export("dev") == "environments/dev/verified_export.json"
+    assert layout.verified_history("dev") == "environments/dev/verified_history.json"
     assert layout.restore_order("dev") == "environments/dev/restore_order.json"
     assert layout.cut_off("dev") == "environments/dev/cut_off.json"
     assert layout.ledger("dev", "c") == "ledger/environment=dev/c.json"

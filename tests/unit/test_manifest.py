@@ -111,15 +111,19 @@ def broken(change: str) -> dict[str, Any]:
         ("m['tables']['dag']['rows'] = 4", "the table dag has 4 rows, its files hold 3"),
         ("del m['files'][1]", "the table dag_run has 6 rows, its files hold 3"),
         ("del m['files'][0]", "the table dag has no file"),
+        ("m['files'].pop()", "the history of import_error has 3 rows, its files hold 0"),
+        ("del m['history']['rows']['import_error']", "the history of import_error has 0 rows, its files hold 3"),
         ("del m['files'][0]; m['tables']['dag']['rows'] = 0", "the table dag has no file"),
         ("del m['tables']['dag']", "the table dag is not in the list; a file of the unknown table dag"),
         ("del m['tables']['variable']", "the table variable is not in the list"),
         ("m['tables']['xcom']['carried'] = 'excluded'", "the table xcom is excluded and has a file"),
         ("m['tables']['xcom'].update(carried='excluded', reason='big'); m['files'].pop(7)", "xcom may not be excluded"),
+        ("m['tables']['hitl_detail'] = {'rows': 1, 'carried': 'excluded', 'reason': 'new'}", "hitl_detail may not be"),
         ("m['tables']['alembic_version']['reason'] = None", "excluded without a reason"),
         ("m['tables']['variable']['carried'] = 'excluded'", "variable may not be carried as excluded"),
         ("m['tables']['dag']['carried'] = 'secrets'", "dag may not be carried as secrets"),
         ("dag['table'] = 'variable'", "holds secrets and must not be Parquet"),
+        ("history['table'] = 'session'", "the table session holds secrets and must not be Parquet"),
         ("m['files'][6]['schema'][4][0] = 'kwargs'",
          "trigger.kwargs holds secrets"),
         ("dag['schema'].append(['id', 'int64'])", "id stands there twice"),
@@ -137,7 +141,7 @@ def broken(change: str) -> dict[str, Any]:
         ("dag['sums']['share']['min'] = '1'", "min does not fit a float"),
         ("dag['sums']['share']['max'] = 'nan'", "max does not fit a float"),
         ("dag['sums']['name']['max'] = 'Zoe'", "max does not fit a text"),
-        ("dag['sums']['raw']['max'] = 'd' * 64", "max does not fit a bytes"),
+        ("dag['sums']['raw']['max'] = 'd' * 32", "max does not fit a bytes"),
         ("dag['sums']['empty']['sum'] = '0'", "sum does not fit a text column with 0 values"),
         ("run['schema'][0][1] = 'int32'", "the parts of dag_run have different columns"),
         ("m['secrets']['key'] = 'secrets.enc'", "secrets: its key is"),
@@ -172,3 +176,41 @@ def test_an_export_of_another_incarnation_or_of_unknown_origin_is_refused() -> N
             own.require_incarnation(promise.INCARNATION)
     with pytest.raises(ManifestInvalid):
         promise.parse(promise.document() | {"incarnation": None}).require_incarnation("")
+
+
+def test_a_history_manifest_is_understood_by_whoever_asks_for_one_and_refused_by_all_others() -> None:
+    own = promise.extract_document()
+    extract = promise.parse(own, "history")
+    assert [file.table for file in extract.history_files] == [file.table for file in extract.files]
+    assert extract.secrets is None
+    assert extract.rows == 6
+    with pytest.raises(ManifestInvalid, match="of the mode history, not complete"):
+        promise.parse(own)
+    with pytest.raises(ManifestInvalid, match="of the mode complete, not history"):
+        promise.parse(promise.document(), "history")
+    nothing_new = own | {"files": [], "history": {**own["history"], "rows": {"dag_run": 0}}}
+    assert promise.parse(nothing_new, "history").rows == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"mode": "partial"}, "mode is not one of complete, history"),
+        ({"tables": {"dag": {"rows": 0, "carried": "snapshot", "reason": None}}}, "it lists tables"),
+        ({"secrets": promise.document()["secrets"]}, "it has secrets"),
+        ({"files": promise.document()["files"][:1]}, "file 0 is no history"),
+        ({"dag_id": "another"}, "dag_id is not"),
+    ],
+)
+def test_a_history_manifest_holds_nothing_but_history(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ManifestInvalid, match=reason):
+        promise.parse(promise.extract_document() | change, "history")
+
+
+def test_no_disguise_makes_an_extract_a_complete_export() -> None:
+    with pytest.raises(ManifestInvalid, match="secrets is not an object"):
+        promise.parse(promise.extract_document() | {"mode": "complete"})
+    with pytest.raises(ManifestInvalid, match="the table dag_run is not in the list"):
+        promise.parse(promise.extract_document() | {"mode": "complete", "secrets": promise.document()["secrets"]})
+    with pytest.raises(ManifestInvalid, match="secrets is not an object"):
+        promise.parse(promise.document() | {"secrets": None})

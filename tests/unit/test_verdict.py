@@ -63,6 +63,10 @@ def test_any_single_change_of_the_promise_is_noticed(data: st.DataObject) -> Non
         return
     if path == ("incarnation",) and not after:
         return
+    since = PROMISED.history_since
+    assert since is not None
+    if path == ("history", "since") and (altered.history_since is None or altered.history_since <= since):
+        return  # it begins earlier than it had to
     verdict = judge(altered, **everything)
     assert not verdict.good, (path, before, after)
 
@@ -182,15 +186,8 @@ def test_findings_survive_json_and_contradictory_ones_do_not() -> None:
         ({"incarnation": ""}, "it was made by the incarnation"),
         ({"now": promise.NOW + timedelta(hours=2)}, "is too old"),
         ({"now": promise.NOW - timedelta(hours=1)}, "lies in the future"),
-        ({"last_verified": None}, "its history begins at 2026-11-21"),
-        (
-            {
-                "last_verified": replace(
-                    promise.circumstances(PROMISED)["last_verified"], watermark="2026-11-20T23:05:00Z"
-                )
-            },
-            "but the last verified export ends at 2026-11-20",
-        ),
+        ({"verified": []}, "its history begins at 2026-11-21T23:05:00+00:00, but what was verified is empty"),
+        ({"verified": [promise.pointer("2026-11-20T23:05:00Z")]}, "but what was verified ends at 2026-11-20"),
         ({"secrets": SecretsEvidence(701, "d" * 64, dict(PROMISED.secrets.rows))}, "secrets: 700 bytes were promised"),
         ({"secrets": SecretsEvidence(700, "e" * 64, dict(PROMISED.secrets.rows))}, "SHA-256 differs"),
         ({"secrets": SecretsEvidence(700, "d" * 64, None, "wrong key")}, "could not be checked: wrong key"),
@@ -227,18 +224,52 @@ def test_a_first_export_has_all_history() -> None:
     own = promise.document()
     own["history"]["since"] = None
     first = promise.parse(own)
-    assert promise.verdict(first, last_verified=None).good
-    assert not promise.verdict(first).good
+    assert promise.verdict(first, verified=[]).good
+    assert promise.verdict(first).good, "rows that come twice count once"
 
 
-def test_judging_again_after_the_export_became_the_last_verified_one_is_still_good() -> None:
-    last = replace(
-        promise.circumstances(PROMISED)["last_verified"],
-        manifest_version_id=promise.VERSION,
-        watermark=PROMISED.watermark.isoformat(),
-    )
-    assert promise.verdict(PROMISED, last_verified=last).good
-    assert not promise.verdict(PROMISED, last_verified=replace(last, manifest_version_id="another")).good
+def test_history_may_begin_anywhere_before_the_newest_that_was_verified_of_either_mode() -> None:
+    older, since, newer = (promise.pointer(f"2026-11-{day}T23:05:00+00:00") for day in (20, 21, 22))
+    for verified in ([since], [older, since], [since, older], [newer], [newer, older]):
+        assert promise.verdict(PROMISED, verified=verified).good, verified
+    for verified in ([], [older], [older, older]):
+        assert len(promise.verdict(PROMISED, verified=verified).reasons) == 1, verified
+
+
+EXTRACT = promise.parse(promise.extract_document(), "history")
+
+
+def test_an_extract_as_promised_is_good_but_proves_nothing_about_a_night() -> None:
+    verdict = promise.extract_verdict(EXTRACT)
+    assert verdict.good, verdict.reasons
+    assert verdict.rows == EXTRACT.rows == 6
+    about = (promise.ENVIRONMENT, promise.EXPORT_ID, promise.KEY, promise.VERSION)
+    require_good(verdict, *about, "history")
+    with pytest.raises(ExportNotVerified, match="of the mode history, not complete"):
+        require_good(verdict, *about)
+    with pytest.raises(ExportNotVerified, match="of the mode complete, not history"):
+        require_good(promise.verdict(PROMISED), *about, "history")
+    assert "it holds nothing but history" in judge(EXTRACT, **_night_of_an_extract()).reasons
+    assert "it is no history extract" in promise.extract_verdict(PROMISED).reasons
+
+
+def _night_of_an_extract() -> dict[str, Any]:
+    found = promise.findings(EXTRACT, promise.evidence(EXTRACT))
+    return promise.circumstances(PROMISED) | {"findings": found}
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"incarnation": "2026-11-22T09:00:00+00:00"}, "it was made by the incarnation"),
+        ({"now": promise.NOW + timedelta(hours=2)}, "is too old"),
+        ({"verified": [promise.pointer("2026-11-20T23:05:00Z")]}, "but what was verified ends at 2026-11-20"),
+        ({"findings": [None, *promise.findings(EXTRACT, promise.evidence(EXTRACT))[1:]]}, "nobody has verified it"),
+    ],
+)
+def test_each_thing_that_is_wrong_with_an_extract_is_the_one_reason(changed: dict[str, Any], reason: str) -> None:
+    (found,) = promise.extract_verdict(EXTRACT, **changed).reasons
+    assert reason in found
 
 
 def test_only_a_good_verdict_about_this_very_manifest_is_good_enough() -> None:

@@ -1,16 +1,17 @@
 """One export's papers in the data bucket: manifest, findings, verdict, and the pointer to the last verified export."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Self
+from typing import Self, get_args
 
 from transient_mwaa.aws.bucket import Bucket, ObjectMissing, StoredObject
 from transient_mwaa.aws.encryption import Encryption, Undecryptable
 from transient_mwaa.domain import layout, verdict
 from transient_mwaa.domain.errors import ExportNotVerified, ManifestInvalid, ManifestMissing
 from transient_mwaa.domain.evidence import Finding, SecretsEvidence, secret_rows
-from transient_mwaa.domain.manifest import Manifest, parse
+from transient_mwaa.domain.manifest import Manifest, Mode, parse
 from transient_mwaa.domain.verdict import Verdict, VerifiedExport
 
 
@@ -24,18 +25,22 @@ class Exports:
     def from_env(cls) -> Self:
         return cls(Bucket.from_env())
 
-    def newest_manifest(self, environment: str, export_id: str) -> tuple[StoredObject, Manifest]:
+    def newest_manifest(
+        self, environment: str, export_id: str, mode: Mode = "complete"
+    ) -> tuple[StoredObject, Manifest]:
         """The manifest as it lies there now. Raises ManifestMissing, ManifestInvalid."""
-        return self._manifest(environment, export_id, layout.manifest(environment, export_id), None)
+        return self._manifest(environment, export_id, layout.manifest(environment, export_id), None, mode)
 
-    def manifest(self, environment: str, export_id: str, key: str, version_id: str) -> Manifest:
+    def manifest(
+        self, environment: str, export_id: str, key: str, version_id: str, mode: Mode = "complete"
+    ) -> Manifest:
         """This very version of the manifest. Raises ManifestMissing, ManifestInvalid."""
         if key != layout.manifest(environment, export_id):
-            raise ManifestInvalid(f"{key} is not where this export's manifest lies. Start the evening again.")
-        return self._manifest(environment, export_id, key, version_id)[1]
+            raise ManifestInvalid(f"{key} is not where this export's manifest lies. Start the same run again.")
+        return self._manifest(environment, export_id, key, version_id, mode)[1]
 
     def _manifest(
-        self, environment: str, export_id: str, key: str, version_id: str | None
+        self, environment: str, export_id: str, key: str, version_id: str | None, mode: Mode
     ) -> tuple[StoredObject, Manifest]:
         try:
             stored = self._bucket.fetch(key, version_id)
@@ -44,7 +49,7 @@ class Exports:
                 f"The export {export_id} of {environment} says that it succeeded, but {key} is not there. "
                 "The environment stays; check the bucket and the rights of the environment's execution role."
             ) from None
-        return stored, parse(stored.body, environment, export_id)
+        return stored, parse(stored.body, environment, export_id, mode)
 
     def write_finding(self, finding: Finding) -> None:
         key = layout.finding(finding.environment, finding.export_id, finding.index)
@@ -75,48 +80,86 @@ class Exports:
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
-    def require_good_verdict(self, environment: str, export_id: str, manifest_key: str, version_id: str) -> None:
+    def require_good_verdict(
+        self, environment: str, export_id: str, manifest_key: str, version_id: str, mode: Mode = "complete"
+    ) -> None:
         """Raises ExportNotVerified."""
         found = self.verdict(environment, export_id)
-        verdict.require_good(found, environment, export_id, manifest_key, version_id)
+        verdict.require_good(found, environment, export_id, manifest_key, version_id, mode)
 
-    def last_verified(self, environment: str) -> VerifiedExport | None:
-        stored = self._bucket.find(layout.verified_export(environment))
+    def last_verified(self, environment: str, mode: Mode = "complete") -> VerifiedExport | None:
+        """The last good export of this mode; None before the first."""
+        stored = self._bucket.find(_POINTERS[mode](environment))
         if stored is None:
             return None
         document = stored.json()
         return VerifiedExport(**{name: document[name] for name in VerifiedExport.__annotations__})
 
+    def verified(self, environment: str) -> list[VerifiedExport]:
+        """The last good export of each mode, as far as there is one."""
+        return [found for mode in get_args(Mode) if (found := self.last_verified(environment, mode))]
+
     def promote(self, environment: str, export_id: str, key: str, version_id: str, now: datetime) -> dict[str, int]:
         """Copies the verified history into the lake, then makes this the last verified export. Repeating it changes
         nothing. Raises ExportNotVerified without a good verdict, or when a later export was verified meanwhile."""
         self.require_good_verdict(environment, export_id, key, version_id)
-        stored, manifest = self._manifest(environment, export_id, key, version_id)
+        stored, manifest = self._manifest(environment, export_id, key, version_id, "complete")
         last = self.last_verified(environment)
         if last is not None and datetime.fromisoformat(last.watermark) > manifest.watermark:
             raise ExportNotVerified(
                 f"The export {last.export_id} of {environment} was verified after {export_id}. "
                 "The older one stays where it is; start the evening again."
             )
+        self._copy_into_the_lake(manifest)
+        self._point_to(stored, manifest, last, now)
+        return _counts(manifest)
+
+    def promote_extract(
+        self, environment: str, export_id: str, key: str, version_id: str, now: datetime
+    ) -> dict[str, int]:
+        """Copies a verified extract into the lake, then makes it the last verified one, unless a later one is that
+        already: rows that come twice count once. Repeating it changes nothing, and the complete exports are left
+        alone. Raises ExportNotVerified without a good verdict."""
+        self.require_good_verdict(environment, export_id, key, version_id, "history")
+        stored, manifest = self._manifest(environment, export_id, key, version_id, "history")
+        self._copy_into_the_lake(manifest)
+        last = self.last_verified(environment, "history")
+        if last is None or datetime.fromisoformat(last.watermark) <= manifest.watermark:
+            self._point_to(stored, manifest, last, now)
+        return _counts(manifest)
+
+    def _copy_into_the_lake(self, manifest: Manifest) -> None:
         day = manifest.snapshot_at.astimezone(UTC).date()
         for file in manifest.history_files:
-            lake_key = layout.lake_file(file.table, day, environment, export_id, file.part)
+            lake_key = layout.lake_file(file.table, day, manifest.environment, manifest.export_id, file.part)
             # What lies there already is this file: queries that are reading it must not see it change under them.
             if self._bucket.size(lake_key) != file.bytes:
                 self._bucket.copy(file.key, file.version_id, lake_key)
+
+    def _point_to(self, stored: StoredObject, manifest: Manifest, last: VerifiedExport | None, now: datetime) -> None:
+        if last is not None and last.manifest_version_id == stored.version_id:
+            return
         verified = VerifiedExport(
-            export_id=export_id,
-            manifest_key=key,
-            manifest_version_id=version_id,
+            export_id=manifest.export_id,
+            manifest_key=stored.key,
+            manifest_version_id=stored.version_id,
             manifest_sha256=stored.sha256,
             watermark=manifest.watermark.isoformat(),
             incarnation=manifest.incarnation,
             verified_at=now.isoformat(timespec="seconds"),
         )
-        if last is None or last.manifest_version_id != version_id:
-            self._bucket.write_json(layout.verified_export(environment), asdict(verified))
-        files = manifest.history_files
-        return {"files": len(files), "rows": sum(file.rows for file in files)}
+        self._bucket.write_json(_POINTERS[manifest.mode](manifest.environment), asdict(verified))
+
+
+_POINTERS: Mapping[Mode, Callable[[str], str]] = {
+    "complete": layout.verified_export,
+    "history": layout.verified_history,
+}
+
+
+def _counts(manifest: Manifest) -> dict[str, int]:
+    files = manifest.history_files
+    return {"files": len(files), "rows": sum(file.rows for file in files)}
 
 
 class SealedSecrets:
@@ -133,6 +176,8 @@ class SealedSecrets:
     def examine(self, manifest: Manifest) -> SecretsEvidence:
         """What lies there under the promised version. What cannot be opened becomes its `problem`."""
         promised = manifest.secrets
+        if promised is None:
+            return SecretsEvidence(0, "", None, "none were promised")
         try:
             sealed = self._bucket.read(promised.key, promised.version_id)
         except ObjectMissing:

@@ -7,13 +7,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from transient_mwaa.domain import patience
+from transient_mwaa.domain import extract, patience
 from transient_mwaa.domain.cycle import Record, run_name
 from transient_mwaa.domain.errors import InvalidInput
 
 ENVIRONMENT_NAME = re.compile(r"[a-zA-Z][0-9a-zA-Z_-]{0,79}")
 SEND = 'Send {"environment": "<name>"}, with "force": true to override calendar and hold.'
-MEMBERS = frozenset({"environment", "scheduled_time", "force", "reason"})
+MEMBERS = frozenset({"environment", "scheduled_time", "force", "accept_clashes", "reason"})
 WEEK = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 
 
@@ -24,10 +24,13 @@ class Asked:
     environment: str
     scheduled_time: datetime | None
     force: bool
+    accept_clashes: bool = False
 
     @classmethod
     def from_input(cls, raw: object) -> Self:
-        """Reads {"environment", "scheduled_time"?, "force"?, "reason"?}; raises InvalidInput that says what to send."""
+        """Reads {"environment", "scheduled_time"?, "force"?, "accept_clashes"?, "reason"?}; raises InvalidInput that
+        says what to send.
+        """
         if not isinstance(raw, Mapping):
             message = f"The input is {type(raw).__name__}, not a JSON object. {SEND}"
             raise InvalidInput(message)
@@ -42,7 +45,17 @@ class Asked:
         if not isinstance(force, bool):
             message = f"The input's force is {force!r}, neither true nor false. {SEND}"
             raise InvalidInput(message)
-        return cls(environment, _scheduled_time(raw.get("scheduled_time")), force)
+        scheduled_time, accept_clashes = _scheduled_time(raw.get("scheduled_time")), raw.get("accept_clashes", False)
+        if not isinstance(accept_clashes, bool):
+            message = f"The input's accept_clashes is {accept_clashes!r}, neither true nor false. {SEND}"
+            raise InvalidInput(message)
+        if accept_clashes and scheduled_time:
+            message = (
+                "Rows are given up by hand only, after reading which: the input has accept_clashes and a "
+                f"scheduled_time. {SEND}"
+            )
+            raise InvalidInput(message)
+        return cls(environment, scheduled_time, force, accept_clashes)
 
 
 def _scheduled_time(text: object) -> datetime | None:
@@ -144,7 +157,10 @@ def parse_work_days(text: str) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do and why. `start_at` is never in the past; after `give_up_at` it is no longer worth doing."""
+    """What to do and why. `start_at` is never in the past; after `give_up_at` it is no longer worth doing.
+
+    `accept_clashes`: the restore may leave out rows that have no place in the new environment, and names them.
+    """
 
     act: bool
     reason: str
@@ -153,6 +169,7 @@ class Decision:
     start_at: str
     give_up_at: str
     force: bool
+    accept_clashes: bool
 
     def as_dict(self) -> dict[str, Any]:
         """As it goes into the state machine."""
@@ -160,15 +177,20 @@ class Decision:
 
 
 def decide(action: str, asked: Asked, execution: str, record: Record, calendar: Calendar, now: datetime) -> Decision:
-    """Sleep or wake, or not. A run without scheduled_time was started by a human: the calendar does not bind it, a hold
-    does. `force` overrides both. Raises InvalidInput.
+    """Sleep, wake or extract history, or not. A run without scheduled_time was started by a human: the calendar does
+    not bind it, a hold does. `force` overrides both. Raises InvalidInput.
     """
+    if asked.accept_clashes and action != "wake":
+        message = f"Only a morning restores and may accept_clashes; this is to {action}. {SEND}"
+        raise InvalidInput(message)
     if action == "sleep":
         act, reason, start_at, give_up_at = _sleep(asked, record, calendar, now)
     elif action == "wake":
         act, reason, start_at, give_up_at = _wake(asked, calendar, now)
+    elif action == "extract":
+        act, reason, start_at, give_up_at = _extract(asked, record, now)
     else:
-        message = f"The action is {action!r}. The state machines send sleep or wake."
+        message = f"The action is {action!r}. The state machines send sleep, wake or extract."
         raise InvalidInput(message)
     return Decision(
         act=act,
@@ -178,6 +200,7 @@ def decide(action: str, asked: Asked, execution: str, record: Record, calendar: 
         start_at=_iso(max(start_at, now)),
         give_up_at=_iso(give_up_at),
         force=asked.force,
+        accept_clashes=asked.accept_clashes,
     )
 
 
@@ -210,6 +233,12 @@ def _wake(asked: Asked, calendar: Calendar, now: datetime) -> tuple[bool, str, d
     if day_off := calendar.day_off(calendar.work_date(asked.scheduled_time)):
         return False, f"It sleeps on: {day_off}", now, give_up_at
     return True, "The morning's schedule", start_at, give_up_at
+
+
+def _extract(asked: Asked, record: Record, now: datetime) -> tuple[bool, str, datetime, datetime]:
+    """An extract gives way to everything: what it would carry is in the evening's export, or in the next extract."""
+    reason = _stale(asked, now) or extract.objection(record)
+    return not reason, reason or "It is awake and nobody else is at work", now, now
 
 
 def _stale(asked: Asked, now: datetime) -> str | None:

@@ -77,6 +77,10 @@ class ExportNotVerified(TransientMwaaError):
     """No good verdict exists for this very export."""
 
 
+class ExtractGivesWay(TransientMwaaError):
+    """An evening, a morning or another export is at work, so nothing is extracted now."""
+
+
 class InvalidInput(TransientMwaaError):
     """The execution input cannot be used."""
 

@@ -59,8 +59,13 @@ def copied_file(environment: str, sha256: str) -> str:
 
 
 def verified_export(environment: str) -> str:
-    """A pointer to the last export whose verdict was good."""
+    """A pointer to the last complete export whose verdict was good."""
     return f"environments/{environment}/verified_export.json"
+
+
+def verified_history(environment: str) -> str:
+    """A pointer to the last history extract whose verdict was good."""
+    return f"environments/{environment}/verified_history.json"
 
 
 def restore_order(environment: str) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from transient_mwaa.domain import layout
 from transient_mwaa.domain.cycle import EXPORT_DAG
@@ -19,6 +19,8 @@ from transient_mwaa.domain.errors import ManifestInvalid
 MANIFEST_VERSION = 1
 MEASURES = ("integer", "boolean", "float", "timestamp", "text", "bytes")
 ROLES = ("snapshot", "history")
+Mode = Literal["complete", "history"]
+"""complete: the whole metadata, from which a morning restores. history: changed rows for the lake, and nothing else."""
 CARRIERS = ("snapshot", "secrets", "excluded")
 
 SECRET_TABLES = frozenset({"connection", "variable"})
@@ -27,33 +29,28 @@ SECRET_COLUMNS = {"trigger": "kwargs", "ab_user": "password"}
 """Columns left out of a table's Parquet; they travel in secrets.enc."""
 SECRET_KINDS = ("variable", "connection", "trigger", "ab_user")
 
-NEVER_LEFT_OUT = frozenset(
-    {
-        "dag",
-        "dag_run",
-        "dag_run_note",
-        "log",
-        "log_template",
-        "rendered_task_instance_fields",
-        "slot_pool",
-        "task_fail",
-        "task_instance",
-        "task_instance_history",
-        "task_instance_note",
-        "task_map",
-        "task_reschedule",
-        "trigger",
-        "xcom",
-    }
-)
-"""Tables that an export may not call "excluded": Airflow's memory, as far as a schema has them."""
+NEVER_PARQUET = SECRET_TABLES | {"ab_register_user", "connection_test_request", "revoked_token", "session"}
+"""Tables of passwords and tokens: whatever an owner or an exporter asks for, none of them is a Parquet file."""
+
+# fmt: off
+NEVER_LEFT_OUT = frozenset({
+    "ab_role", "ab_user", "ab_user_role", "asset", "asset_alias", "asset_alias_asset_event",
+    "asset_dag_run_queue", "asset_event", "asset_partition_dag_run", "asset_state_store", "backfill",
+    "backfill_dag_run", "callback", "dag", "dag_run", "dag_run_note", "dag_version", "dagrun_asset_event",
+    "dagrun_dataset_event", "dataset", "dataset_alias", "dataset_alias_dataset_event", "dataset_dag_run_queue",
+    "dataset_event", "deadline", "deadline_alert", "hitl_detail", "hitl_detail_history", "job", "log",
+    "log_template", "partitioned_asset_key_log", "rendered_task_instance_fields", "sla_miss", "slot_pool",
+    "task_fail", "task_instance", "task_instance_history", "task_instance_note", "task_map", "task_reschedule",
+    "task_state_store", "trigger", "xcom",
+})
+# fmt: on
+"""Tables that an export may not call "excluded": Airflow's memory, of version 2 and 3, as far as a schema has them."""
 ALWAYS_THERE = frozenset(
     {"connection", "dag", "dag_run", "log", "log_template", "slot_pool", "task_instance", "trigger", "variable", "xcom"}
 )
-"""Tables of every Airflow from 2.9 on: a list without one of them is not the list of a live schema."""
+"""Tables of every Airflow from 2.10 to 3.3: a list without one of them is not the list of a live schema."""
 
 _HEX_256 = re.compile(r"[0-9a-f]{64}")
-_HEX_MD5 = re.compile(r"[0-9a-f]{32}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _COUNT = re.compile(r"0|[1-9][0-9]*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
@@ -68,7 +65,7 @@ class Sums:
     float      Python's repr, "NaN" greatest; sum = sum of the IEEE-754 bits read as signed 64-bit integers
     timestamp  microseconds since 1970 UTC
     text       sum = octets of UTF-8; min and max in byte order, as SHA-256 of their UTF-8
-    bytes      sum = octets; min and max of the values' MD5
+    bytes      sum = octets; min and max in byte order, as SHA-256
     Nothing but null in a column: min, max and sum are null.
     """
 
@@ -126,8 +123,12 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One export's promise. Times are aware; `incarnation` is empty when the export was not started by us."""
+    """One export's promise. Times are aware; `incarnation` is empty when the export was not started by us.
 
+    One of the mode history promises no tables and no secrets.
+    """
+
+    mode: Mode
     export_id: str
     environment: str
     incarnation: str
@@ -137,13 +138,16 @@ class Manifest:
     max_log_id: int
     history_since: datetime | None
     watermark: datetime
+    history_rows: Mapping[str, int]
     tables: Mapping[str, Table]
     files: tuple[ExportFile, ...]
-    secrets: Secrets
+    secrets: Secrets | None
 
     @property
     def rows(self) -> int:
-        """Rows that are carried, in snapshots and secrets."""
+        """Rows that are carried, in snapshots and secrets; of an extract, all rows of its files."""
+        if self.mode == "history":
+            return sum(file.rows for file in self.files)
         return sum(table.rows for table in self.tables.values() if table.carried != "excluded")
 
     @property
@@ -162,8 +166,10 @@ class Manifest:
             raise _invalid([f"it was made by the incarnation {self.incarnation or 'unknown'}, not by {incarnation}"])
 
 
-def parse(body: bytes, environment: str, export_id: str) -> Manifest:
-    """The manifest of this export of this environment. Raises ManifestInvalid naming every reason."""
+def parse(body: bytes, environment: str, export_id: str, mode: Mode = "complete") -> Manifest:
+    """The manifest of this export of this environment, which must be of this mode: nothing that proves, deletes or
+    restores ever asks for another one than complete. Raises ManifestInvalid naming every reason.
+    """
     reader = _Reader()
     try:
         document = json.loads(body, object_pairs_hook=_no_name_twice)
@@ -171,7 +177,7 @@ def parse(body: bytes, environment: str, export_id: str) -> Manifest:
         raise _invalid([f"it is not JSON ({error})"]) from None
     manifest = _manifest(reader, document)
     if manifest is not None and not reader.problems:
-        reader.problems += _disagreements(manifest, environment, export_id)
+        reader.problems += _disagreements(manifest, environment, export_id, mode)
     if reader.problems or manifest is None:
         raise _invalid(reader.problems)
     return manifest
@@ -263,17 +269,20 @@ def _manifest(read: _Reader, document: Any) -> Manifest | None:
     top = read.members(
         document,
         "the manifest",
-        "manifest_version export_id environment incarnation dag_id run_id reader airflow_version alembic_revision"
+        "manifest_version mode export_id environment incarnation dag_id run_id reader airflow_version alembic_revision"
         " snapshot_at max_log_id history tables files secrets",
     )
     read.one_of(top["dag_id"], "dag_id", (EXPORT_DAG,))
     read.one_of(top["reader"], "reader", ("database",))
     if top["run_id"] != top["export_id"]:
         read.problems.append("run_id differs from export_id")
-    history = read.members(top["history"], "history", "since watermark")
+    history = read.members(top["history"], "history", "since watermark rows")
+    history_rows = read.mapping(history["rows"], "history.rows")
     tables = read.mapping(top["tables"], "tables")
     files = read.items(top["files"], "files")
+    mode: Mode = read.one_of(top["mode"], "mode", get_args(Mode))
     return Manifest(
+        mode=mode,
         export_id=read.text(top["export_id"], "export_id"),
         environment=read.text(top["environment"], "environment"),
         incarnation=read.text_or_none(top["incarnation"], "incarnation") or "",
@@ -283,9 +292,10 @@ def _manifest(read: _Reader, document: Any) -> Manifest | None:
         max_log_id=read.count(top["max_log_id"], "max_log_id"),
         history_since=None if history["since"] is None else read.moment(history["since"], "history.since"),
         watermark=read.moment(history["watermark"], "history.watermark"),
+        history_rows={name: read.count(rows, f"history.rows of {name}") for name, rows in history_rows.items()},
         tables={name: _table(read, value, f"table {name}") for name, value in tables.items()},
         files=tuple(_file(read, value, f"file {index}") for index, value in enumerate(files)),
-        secrets=_secrets(read, top["secrets"]),
+        secrets=None if mode == "history" and top["secrets"] is None else _secrets(read, top["secrets"]),
     )
 
 
@@ -372,7 +382,7 @@ _SHAPES: Mapping[str, tuple[Callable[[str | None], bool], Callable[[str | None],
     "float": (_is_float, _matches(_INTEGER)),
     "timestamp": (_matches(_INTEGER), _matches(_INTEGER)),
     "text": (_matches(_HEX_256), _matches(_COUNT)),
-    "bytes": (_matches(_HEX_MD5), _matches(_COUNT)),
+    "bytes": (_matches(_HEX_256), _matches(_COUNT)),
 }
 
 
@@ -388,9 +398,11 @@ def _secrets(read: _Reader, value: Any) -> Secrets:
     )
 
 
-def _disagreements(manifest: Manifest, environment: str, export_id: str) -> list[str]:
+def _disagreements(manifest: Manifest, environment: str, export_id: str, mode: Mode) -> list[str]:
     """What does not fit together in a manifest whose every member has the right type."""
     problems: list[str] = []
+    if manifest.mode != mode:
+        problems.append(f"it is an export of the mode {manifest.mode}, not {mode}")
     if manifest.environment != environment:
         problems.append(f"it is about the environment {manifest.environment}, not {environment}")
     if manifest.export_id != export_id:
@@ -401,10 +413,31 @@ def _disagreements(manifest: Manifest, environment: str, export_id: str) -> list
         problems.append("history.since lies after history.watermark")
     for index, file in enumerate(manifest.files):
         problems += [f"file {index}: {problem}" for problem in _file_problems(file, environment, export_id)]
-    keys = Counter([*(file.key for file in manifest.files), manifest.secrets.key])
+    keys = Counter([*(file.key for file in manifest.files), *([manifest.secrets.key] if manifest.secrets else [])])
     problems += [f"{key} stands there {times} times" for key, times in sorted(keys.items()) if times > 1]
-    problems += _table_problems(manifest)
-    problems += _secret_problems(manifest, environment, export_id)
+    problems += _history_row_problems(manifest)
+    if manifest.mode == "history":
+        return problems + _history_problems(manifest)
+    return problems + _table_problems(manifest) + _secret_problems(manifest, environment, export_id)
+
+
+def _history_row_problems(manifest: Manifest) -> list[str]:
+    """Whether the history files hold what the database counted; a table without news has no file."""
+    held = Counter[str]()
+    for file in manifest.history_files:
+        held[file.table] += file.rows
+    return [
+        f"the history of {name} has {manifest.history_rows.get(name, 0)} rows, its files hold {held[name]}"
+        for name in sorted({*manifest.history_rows, *held})
+        if manifest.history_rows.get(name, 0) != held[name]
+    ]
+
+
+def _history_problems(manifest: Manifest) -> list[str]:
+    """What an export that holds nothing but history must not have."""
+    problems = [f"file {index} is no history" for index, file in enumerate(manifest.files) if file.role != "history"]
+    problems += ["it lists tables"] if manifest.tables else []
+    problems += ["it has secrets"] if manifest.secrets else []
     return problems
 
 
@@ -431,7 +464,7 @@ def _file_problems(file: ExportFile, environment: str, export_id: str) -> list[s
         for name in file.key_columns
         if name in file.sums and file.sums[name].count != file.rows
     ]
-    if file.table in SECRET_TABLES:
+    if file.table in NEVER_PARQUET:
         problems.append(f"the table {file.table} holds secrets and must not be Parquet")
     if SECRET_COLUMNS.get(file.table) in names:
         problems.append(f"the column {file.table}.{SECRET_COLUMNS[file.table]} holds secrets and must not be Parquet")
@@ -465,6 +498,8 @@ def _table_problems(manifest: Manifest) -> list[str]:
 
 
 def _secret_problems(manifest: Manifest, environment: str, export_id: str) -> list[str]:
+    if manifest.secrets is None:
+        return ["it has no secrets"]
     problems: list[str] = []
     expected_key = layout.secrets(environment, export_id)
     if manifest.secrets.key != expected_key:

@@ -30,8 +30,13 @@ def require_restorable(record: Record, incarnation: str, living: str) -> None:
         raise RestoreRefused(message)
 
 
-def order(record: Record, incarnation: str, restore_id: str, manifest: bytes, ordered_at: datetime) -> dict[str, Any]:
-    """environments/<env>/restore_order.json: this export, into this incarnation, by this run, and no other."""
+def order(
+    record: Record, incarnation: str, restore_id: str, manifest: bytes, ordered_at: datetime, accept_clashes: bool
+) -> dict[str, Any]:
+    """environments/<env>/restore_order.json: this export, into this incarnation, by this run, and no other.
+
+    With `accept_clashes`, which only a human says, rows without a place are named and left out.
+    """
     return {
         "restore_id": restore_id,
         "export_id": record.export_id,
@@ -40,4 +45,5 @@ def order(record: Record, incarnation: str, restore_id: str, manifest: bytes, or
         "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
         "incarnation": incarnation,
         "ordered_at": ordered_at.isoformat(),
+        "accept_clashes": accept_clashes,
     }

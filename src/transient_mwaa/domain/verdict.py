@@ -1,13 +1,13 @@
 """The verdict: is every promised row safe in S3? Whatever cannot be checked counts against the export."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 
 from transient_mwaa.domain.errors import ExportNotVerified
 from transient_mwaa.domain.evidence import FileEvidence, Finding, SecretsEvidence
-from transient_mwaa.domain.manifest import ExportFile, Manifest, Sums
+from transient_mwaa.domain.manifest import ExportFile, Manifest, Mode, Sums
 
 OLDEST_SNAPSHOT = timedelta(hours=2)
 CLOCK_SKEW = timedelta(minutes=5)
@@ -21,8 +21,12 @@ _STORAGE_TYPES = {"extension<arrow.uuid>": "fixed_size_binary[16]", "extension<a
 
 @dataclass(frozen=True)
 class Verdict:
-    """Good without a reason, bad with every reason; about one version of one manifest."""
+    """Good without a reason, bad with every reason; about one version of one manifest.
 
+    `mode` says of what it is a verdict: one about a history extract proves nothing about a night.
+    """
+
+    mode: Mode
     environment: str
     export_id: str
     manifest_key: str
@@ -38,6 +42,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "mode": self.mode,
             "environment": self.environment,
             "export_id": self.export_id,
             "manifest_key": self.manifest_key,
@@ -62,7 +67,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class VerifiedExport:
-    """environments/<env>/verified_export.json: the last export that was found good. Times are ISO 8601."""
+    """The last export of its mode that was found good: environments/<env>/verified_export.json (complete) and
+    verified_history.json (history). Times are ISO 8601.
+    """
 
     export_id: str
     manifest_key: str
@@ -132,21 +139,58 @@ def judge(
     secrets: SecretsEvidence,
     totals: Mapping[str, int],
     incarnation: str,
-    last_verified: VerifiedExport | None,
+    verified: Collection[VerifiedExport],
     now: datetime,
 ) -> Verdict:
-    """Holds everything that was found against the manifest. `findings[i]` is about file i, None when there is none;
-    `totals` are rows by table as Airflow's REST API counts them."""
-    reasons: list[str] = []
-    reasons += _origin_reasons(manifest, incarnation, now)
-    reasons += _history_reasons(manifest, manifest_version_id, last_verified)
+    """Holds everything that was found against the manifest of a complete export. `findings[i]` is about file i, None
+    when there is none; `totals` are rows by table as Airflow's REST API counts them; `verified` are the pointers to
+    what was verified last, of either mode.
+    """
+    reasons = [] if manifest.mode == "complete" else ["it holds nothing but history"]
+    reasons += _common_reasons(manifest, manifest_key, manifest_version_id, findings, incarnation, verified, now)
+    reasons += [f"secrets: {reason}" for reason in _secrets_reasons(manifest, secrets)]
+    reasons += _totals_reasons(manifest, totals)
+    return _verdict(manifest, manifest_key, manifest_version_id, reasons, now)
+
+
+def judge_extract(
+    manifest: Manifest,
+    manifest_key: str,
+    manifest_version_id: str,
+    findings: Sequence[Finding | None],
+    incarnation: str,
+    verified: Collection[VerifiedExport],
+    now: datetime,
+) -> Verdict:
+    """The same for a history extract, which has neither secrets nor whole tables."""
+    reasons = [] if manifest.mode == "history" else ["it is no history extract"]
+    reasons += _common_reasons(manifest, manifest_key, manifest_version_id, findings, incarnation, verified, now)
+    return _verdict(manifest, manifest_key, manifest_version_id, reasons, now)
+
+
+def _common_reasons(
+    manifest: Manifest,
+    manifest_key: str,
+    manifest_version_id: str,
+    findings: Sequence[Finding | None],
+    incarnation: str,
+    verified: Collection[VerifiedExport],
+    now: datetime,
+) -> list[str]:
+    reasons = _origin_reasons(manifest, incarnation, now)
+    reasons += _continuity_reasons(manifest, verified)
     for index, file in enumerate(manifest.files):
         finding = findings[index] if index < len(findings) else None
         expected = (manifest.environment, manifest.export_id, manifest_key, manifest_version_id, index)
         reasons += [f"{file.key}: {reason}" for reason in _finding_reasons(file, finding, expected)]
-    reasons += [f"secrets: {reason}" for reason in _secrets_reasons(manifest, secrets)]
-    reasons += _totals_reasons(manifest, totals)
+    return reasons
+
+
+def _verdict(
+    manifest: Manifest, manifest_key: str, manifest_version_id: str, reasons: Sequence[str], now: datetime
+) -> Verdict:
     return Verdict(
+        mode=manifest.mode,
         environment=manifest.environment,
         export_id=manifest.export_id,
         manifest_key=manifest_key,
@@ -159,11 +203,18 @@ def judge(
 
 
 def require_good(
-    verdict: Verdict | None, environment: str, export_id: str, manifest_key: str, manifest_version_id: str
+    verdict: Verdict | None,
+    environment: str,
+    export_id: str,
+    manifest_key: str,
+    manifest_version_id: str,
+    mode: Mode = "complete",
 ) -> None:
-    """Raises ExportNotVerified unless this verdict is good and about this very version of the manifest."""
+    """Raises ExportNotVerified unless this verdict is good, of this mode and about this version of the manifest."""
     if verdict is None:
         problem = "there is no verdict"
+    elif verdict.mode != mode:
+        problem = f"the verdict is about an export of the mode {verdict.mode}, not {mode}"
     elif verdict.manifest_version_id != manifest_version_id or verdict.manifest_key != manifest_key:
         problem = "the verdict is about another version of the manifest"
     elif verdict.environment != environment or verdict.export_id != export_id:
@@ -189,15 +240,18 @@ def _origin_reasons(manifest: Manifest, incarnation: str, now: datetime) -> list
     return reasons
 
 
-def _history_reasons(manifest: Manifest, manifest_version_id: str, last: VerifiedExport | None) -> list[str]:
-    if last is not None and last.manifest_version_id == manifest_version_id:
-        return []  # this very export was found good before: the step runs again
-    expected = None if last is None else datetime.fromisoformat(last.watermark)
-    if manifest.history_since == expected:
+def newest_watermark(verified: Collection[VerifiedExport]) -> datetime | None:
+    """Up to when the lake holds everything that changed; None while it is empty."""
+    return max((datetime.fromisoformat(each.watermark) for each in verified), default=None)
+
+
+def _continuity_reasons(manifest: Manifest, verified: Collection[VerifiedExport]) -> list[str]:
+    """History may begin earlier than the lake ends, since repeats do no harm, and never later: that would be a gap."""
+    end, since = newest_watermark(verified), manifest.history_since
+    if since is None or (end is not None and since <= end):
         return []
-    since = "the beginning" if manifest.history_since is None else manifest.history_since.isoformat()
-    wanted = "the beginning" if expected is None else expected.isoformat()
-    return [f"its history begins at {since}, but the last verified export ends at {wanted}"]
+    ends = "is empty" if end is None else f"ends at {end.isoformat()}"
+    return [f"its history begins at {since.isoformat()}, but what was verified {ends}"]
 
 
 def _finding_reasons(
@@ -222,6 +276,8 @@ def _finding_reasons(
 
 def _secrets_reasons(manifest: Manifest, found: SecretsEvidence) -> list[str]:
     promised = manifest.secrets
+    if promised is None:
+        return ["none were promised"]
     reasons: list[str] = []
     if found.bytes != promised.bytes:
         reasons.append(f"{promised.bytes} bytes were promised, {found.bytes} are there")

@@ -1,0 +1,39 @@
+-- Made from dags/airflow_metadata/lake.py by `make docs`.
+-- Every try of every task instance, as last seen.
+-- One row for each environment, dag_id, run_id, task_id, map_index, try_number.
+CREATE OR REPLACE VIEW "task_try" AS
+SELECT
+  "environment",
+  "incarnation",
+  "export_id",
+  "exported_at",
+  "dag_id",
+  "run_id",
+  "task_id",
+  "map_index",
+  "try_number",
+  "state",
+  "operator",
+  "scheduled_at",
+  "queued_at",
+  "start_date",
+  "end_date",
+  "duration",
+  "max_tries",
+  "pool",
+  "pool_slots",
+  "queue",
+  "executor",
+  "priority_weight",
+  "hostname",
+  "unixname",
+  "rendered_map_index",
+  "updated_at"
+FROM (
+  SELECT
+    *,
+    row_number() OVER (PARTITION BY "environment", "dag_id", "run_id", "task_id", "map_index", "try_number" ORDER BY "exported_at" DESC NULLS LAST, "updated_at" DESC NULLS LAST, "export_id" DESC NULLS LAST) AS version_number
+  FROM "exported_task_instance"
+  WHERE try_number > 0
+) AS versions
+WHERE version_number = 1

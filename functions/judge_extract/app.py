@@ -1,0 +1,36 @@
+"""Weighs every finding about a history extract, and writes a verdict with every reason."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger
+
+from transient_mwaa.aws.exports import Exports
+from transient_mwaa.domain.verdict import judge_extract
+
+logger = Logger()
+exports = Exports.from_env()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """Weighs every finding about a history extract, and writes a verdict with every reason."""
+    name, key, version_id = event["environment"], event["manifest_key"], event["manifest_version_id"]
+    manifest = exports.manifest(name, event["export_id"], key, version_id, mode="history")
+    verdict = judge_extract(
+        manifest,
+        key,
+        version_id,
+        findings=exports.findings(manifest),
+        incarnation=event["incarnation"],
+        verified=exports.verified(name),
+        now=datetime.now(UTC),
+    )
+    verdict_key = exports.write_verdict(verdict)
+    logger.info("Judged the extract", extra={"good": verdict.good, "reasons": verdict.reasons[:20]})
+    return {
+        "good": verdict.good,
+        "reasons": len(verdict.reasons),
+        "rows": verdict.rows,
+        "verdict_key": verdict_key,
+    }
