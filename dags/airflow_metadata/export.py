@@ -97,9 +97,7 @@ def export_metadata(run_id: str, dag_id: str, incarnation: str | None, mode: str
         with ThreadPoolExecutor(1) as aside:  # this session counts while others read
             counts = aside.submit(_count, session, rules)
             sealing = aside.submit(_write_secrets, session, found, settings, store, export_id) if rules else None
-            document["files"], document["history"]["rows"] = files.write_all(
-                dsn, taken.id, store, prefix, planned
-            )
+            document["files"], document["history"]["rows"] = files.write_all(dsn, taken.id, store, prefix, planned)
             document["secrets"] = sealing.result() if sealing else None
             document["tables"] = {
                 name: {"rows": rows, "carried": rules[name].carried, "reason": rules[name].reason}
