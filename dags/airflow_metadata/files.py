@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from airflow_metadata import pieces, sums
 from airflow_metadata.database import Session
 from airflow_metadata.errors import CountsDiffer
+from airflow_metadata.packed import FIELD, Packed
 from airflow_metadata.pieces import Piece, Span
 from airflow_metadata.storage import Store
 from airflow_metadata.sums import Measured
@@ -150,13 +151,19 @@ def _write(session: Session, store: Store, piece: Piece, measured: Measured, key
     only = dict(measured.only)
     if len(only) == len(names):  # something has to be read, to be counted
         del only[names[0]]
+    read = [name for name in names if name not in only]
+    full = {name for name in read if measured.sums[name]["count"] == measured.rows}
+    packed = Packed.of(schema, full, set(read) - full)
+    field = {FIELD: packed.sql({name: piece.columns[name].sql for name in packed.names})} if packed.names else {}
     upload = store.upload(key)
     rows = 0
     # Row groups of a snapshot are read once, in full: statistics and dictionaries would cost more than they save.
     for_queries = piece.role == "history"
     try:
         with (
-            session.reader(piece.rows([name for name in names if name not in only]), _BATCH_BYTES) as reader,
+            session.reader(
+                piece.rows([name for name in read if name not in packed.names], **field), _BATCH_BYTES
+            ) as reader,
             pq.ParquetWriter(
                 upload,
                 schema,
@@ -166,14 +173,12 @@ def _write(session: Session, store: Store, piece: Piece, measured: Measured, key
                 write_statistics=for_queries,
             ) as writer,
         ):
-            for group in _groups(reader, ROW_GROUP_BYTES):
-                columns = [
-                    _repeated(only[field.name], group.num_rows, field.type)
-                    if field.name in only
-                    else group.column(field.name)
-                    for field in schema
-                ]
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=group.num_rows)
+            for group in _groups(reader, packed, ROW_GROUP_BYTES):
+                columns = dict(zip(group.schema.names, group.columns, strict=True))
+                for name, value in only.items():
+                    columns[name] = _repeated(value, group.num_rows, schema.field(name).type)
+                arrays = [columns[name] for name in schema.names]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=group.num_rows)
                 rows += group.num_rows
         upload.publish()
     except BaseException:
@@ -203,8 +208,8 @@ def _schema(session: Session, piece: Piece) -> pa.Schema:
         return pa.schema([pa.field(field.name, field.type) for field in reader.schema])
 
 
-def _groups(reader: pa.RecordBatchReader, octets: int) -> Iterator[pa.Table]:
-    """Batches together, until they are a row group."""
+def _groups(reader: pa.RecordBatchReader, packed: Packed, octets: int) -> Iterator[pa.Table]:
+    """Batches together, until they are a row group; what was packed is columns again."""
     gathered: list[pa.RecordBatch] = []
     size = 0
     for batch in reader:
@@ -212,10 +217,18 @@ def _groups(reader: pa.RecordBatchReader, octets: int) -> Iterator[pa.Table]:
             gathered.append(batch)
             size += batch.nbytes
         if size >= octets:
-            yield pa.Table.from_batches(gathered)
+            yield _unpacked(gathered, packed)
             gathered, size = [], 0
     if gathered:
-        yield pa.Table.from_batches(gathered)
+        yield _unpacked(gathered, packed)
+
+
+def _unpacked(gathered: list[pa.RecordBatch], packed: Packed) -> pa.Table:
+    group = pa.Table.from_batches(gathered)
+    if not packed.names:
+        return group
+    columns = dict(zip(group.schema.names, group.columns, strict=True))
+    return pa.table({**packed.unpack(columns.pop(FIELD)), **columns})
 
 
 def _repeated(value: Any, times: int, kind: pa.DataType) -> pa.Array:

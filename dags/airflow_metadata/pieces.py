@@ -70,9 +70,10 @@ class Piece:
             return f"{prefix}history/{self.table}-{self.part}.parquet"
         return f"{prefix}{self.table}/part-{self.part}.parquet"
 
-    def rows(self, names: Iterable[str]) -> str:
-        """The query that delivers these columns."""
-        selected = ", ".join(f"{self.columns[name].sql} AS {quote(name)}" for name in names)
+    def rows(self, names: Iterable[str], **others: str) -> str:
+        """The query that delivers these columns, and others: name -> SQL."""
+        wanted = {name: self.columns[name].sql for name in names} | others
+        selected = ", ".join(f"{sql} AS {quote(name)}" for name, sql in wanted.items())
         return f"SELECT {selected} {self.before}{self.span.condition}{self.after}"
 
     def with_integers(self, names: Iterable[str]) -> Piece:

@@ -447,8 +447,8 @@ import airflow_metadata.files as f, pyarrow as pa
 from datetime import datetime, timezone
 groups, repeated = f._groups, f._repeated
 
-def altered(reader, octets):
-    for group in groups(reader, octets):
+def altered(*given):
+    for group in groups(*given):
         for name, value in {altered}.items():
             if name in group.column_names:
                 field = group.schema.field(name)
@@ -515,7 +515,7 @@ answer = len(refused)
 def test_an_exporter_that_loses_a_row_fails_by_itself(evening_airflow: Any, bucket: Any) -> None:
     losing = (
         "import airflow_metadata.files as f; groups = f._groups\n"
-        "f._groups = lambda reader, octets: (group.slice(1) for group in groups(reader, octets))\n"
+        "f._groups = lambda *given: (group.slice(1) for group in groups(*given))\n"
     )
     with pytest.raises(TaskFailed, match=r"CountsDiffer"):
         evening_airflow.python(losing + EXPORT_IT)
@@ -533,8 +533,8 @@ def test_a_failed_export_leaves_no_upload_under_way(evening_airflow: Any, bucket
 import airflow_metadata.files as f, airflow_metadata.storage as s
 s._PART_BYTES, f.ROW_GROUP_BYTES = 5 * 1024 * 1024, 1024 * 1024
 groups, begun = f._groups, []
-def broken(reader, octets):
-    for number, group in enumerate(groups(reader, octets)):
+def broken(*given):
+    for number, group in enumerate(groups(*given)):
         if number == 7:
             raise LookupError("the reader broke off")
         yield group
