@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bench.competitors import Delivered
 
-BEGIN, END = "<!-- made by `make bench` at scale 1 -->\n", "<!-- end -->"
+BEGIN, END = "<!-- made by `make bench` -->\n", "<!-- end -->"
 _BUSY = 0.5  # processes for each core, from which on others disturb what is measured
 # Ratio -> what it should be, as (comparison, number).
 TARGETS: dict[str, tuple[str, float]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.engine.conftest import SCHEMAS, TaskFailed
+from tests.engine.conftest import USUAL, TaskFailed
 from tests.engine.evening import EXPORTER
 
 RESERVE = """
@@ -97,8 +97,8 @@ def test_a_living_environment_writes_all_the_while(asleep: Any, awake: Any) -> N
     assert ids[-1] - ids[0] + 1 - len(ids) == evening, "no number was lost"
 
 
-@pytest.mark.parametrize("version", SCHEMAS)
-def test_three_nights_in_a_row_ids_grow_by_the_live_rows_only(make_on: Any, bucket: Any, version: str) -> None:
+def test_three_nights_in_a_row_ids_grow_by_the_live_rows_only(make_on: Any, bucket: Any) -> None:
+    version = USUAL
     spaces = ("log", "dag_run", "job", "trigger")
     here = make_on(version, "a")
     here.fill()

@@ -101,7 +101,7 @@ def one_night(schema: Schema, cloud: str, folder: Path, palette: Palette) -> Non
         morning.drop()
 
 
-@settings(every_night, max_examples=15)
+@settings(every_night, max_examples=10)
 @given(palette=palettes())
 def test_evening_equals_morning(
     schema: Callable[[str], Schema], cloud: str, tmp_path_factory: pytest.TempPathFactory, palette: Palette
@@ -110,7 +110,7 @@ def test_evening_equals_morning(
 
 
 @pytest.mark.parametrize("version", [version for version in SCHEMAS if version != USUAL])
-@settings(every_night, max_examples=4)
+@settings(every_night, max_examples=3)
 @given(palette=palettes())
 def test_evening_equals_morning_on_every_schema(
     schema: Callable[[str], Schema],
