@@ -36,11 +36,7 @@ def settle(table: str, columns: Columns, exporter: tuple[str, str], now: int) ->
         columns["state"] = pc.if_else(waiting, "pending", columns["state"])
     elif table == "dag_run":
         # An extract that waited for the exporter: whoever ordered it has given way.
-        unfinished = pc.and_(_among(columns["state"], _UNFINISHED_RUN), _of_own_dags(columns, exporter))
-        columns["state"] = pc.if_else(unfinished, "failed", columns["state"])
-        columns["end_date"] = pc.if_else(
-            unfinished, wire.constant_time(now, columns["end_date"].type), columns["end_date"]
-        )
+        _fail(columns, pc.and_(_among(columns["state"], _UNFINISHED_RUN), _of_own_dags(columns, exporter)), now)
     elif table == "task_instance":
         return _reset_tasks(columns, exporter, now)
     return 0
@@ -51,8 +47,7 @@ def _reset_tasks(columns: Columns, exporter: tuple[str, str], now: int) -> int:
 
     Left as it was, such a row would wait for a job that never comes back.
     """
-    own = _of_own_dags(columns, exporter)
-    columns["state"] = pc.if_else(pc.and_(_among(columns["state"], _UNDER_WAY), own), "failed", columns["state"])
+    _fail(columns, pc.and_(_among(columns["state"], _UNDER_WAY), _of_own_dags(columns, exporter)), now)
     reset = pc.and_not(_among(columns["state"], _UNDER_WAY), _of_exporter(columns, exporter))
     count = int(pc.sum(reset).as_py() or 0)
     if not count:
@@ -66,6 +61,13 @@ def _reset_tasks(columns: Columns, exporter: tuple[str, str], now: int) -> int:
     for name, value in changed.items():
         columns[name] = pc.if_else(reset, value, columns[name])
     return count
+
+
+def _fail(columns: Columns, rows: pa.BooleanArray, now: int) -> None:
+    """End these rows as failed, stamped: history looks at `updated_at`."""
+    columns["state"] = pc.if_else(rows, "failed", columns["state"])
+    for name in ("end_date", "updated_at"):
+        columns[name] = pc.if_else(rows, wire.constant_time(now, columns[name].type), columns[name])
 
 
 def _of_exporter(columns: Columns, exporter: tuple[str, str]) -> pa.BooleanArray:

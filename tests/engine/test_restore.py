@@ -370,6 +370,25 @@ def test_log_templates_that_were_used_twice_come_back_once(evening_airflow: Any,
     assert morning_airflow.value("SELECT filename FROM log_template ORDER BY id DESC LIMIT 1") == live
 
 
+def test_an_extract_that_waited_for_the_exporter_ends_in_the_morning(
+    evening_airflow: Any, morning_airflow: Any
+) -> None:
+    evening_airflow.run(
+        "INSERT INTO dag_run (dag_id, run_id, execution_date, state, run_type, clear_number, updated_at) "
+        "VALUES ('db_export_dag', 'extract', '2026-11-22 07:30+00', 'queued', 'manual', 0, '2026-11-22 07:30+00')"
+    )
+    evening_airflow.run(
+        "INSERT INTO task_instance "
+        "(dag_id, run_id, task_id, map_index, state, try_number, pool, pool_slots, updated_at) "
+        "VALUES ('db_export_dag', 'extract', 'export_db', -1, 'scheduled', 0, 'p', 1, '2026-11-22 07:30+00')"
+    )
+    morning_airflow.restored_from(evening_airflow, EXPORT)
+    for table in ("dag_run", "task_instance"):
+        ended = f"SELECT state, end_date IS NOT NULL, updated_at > '2026-11-22 08:00+00' FROM {table} "
+        assert morning_airflow.rows(ended + "WHERE run_id = 'extract'") == [("failed", True, True)], table
+        assert morning_airflow.value(f"SELECT state FROM {table} WHERE run_id = %s", EXPORT) == "success"
+
+
 def test_what_was_under_way_is_scheduled_again_under_the_same_try(asleep: Any, awake: Any) -> None:
     answer = awake.restore("morning-1")
     assert answer["reset_tasks"] == 3
