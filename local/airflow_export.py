@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,8 @@ from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
 from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from botocore.exceptions import ClientError
 
-from local.airflow_tables import BOOLEAN, BYTES, COLUMNS, FLOAT, INTEGER, TEXT, TIME, Row, Table, Tables
+from local import airflow_lies
+from local.airflow_tables import BOOLEAN, BYTES, COLUMNS, EMPTY, FLOAT, INTEGER, TEXT, TIME, Row, Table, Tables, copied
 from local.execution_role import client
 
 EXPORT_DAG, RESTORE_DAG = "db_export_dag", "db_restore_dag"
@@ -43,6 +45,9 @@ KEYS = {
     "xcom": ("dag_id", "run_id", "task_id", "map_index", "key"),
     "dataset_dag_run_queue": ("dataset_id", "target_dag_id"),
 }
+ALWAYS_WRITTEN = frozenset({"dag", "dag_run", "log", "log_template", "slot_pool", "task_instance", "trigger", "xcom"})
+"""Tables of which a small export has a file even when they are empty: ALWAYS_THERE of domain/manifest.py, as far as it
+becomes Parquet."""
 EVERY_HISTORY = {"environment": TEXT, "incarnation": TEXT, "export_id": TEXT, "exported_at": TIME}
 HISTORY = {
     # table: (time of change, key, columns that are taken)
@@ -104,6 +109,16 @@ class Faults:
     lost_secrets: set[str] = field(default_factory=set)
     manifest_change: Callable[[dict[str, Any]], None] | None = None
     no_manifest: bool = False
+    lies: set[str] = field(default_factory=set)
+
+    def lie(self, name: str) -> None:
+        """From now on exports tell this lie of local.airflow_lies.LIES. Raises KeyError for an unknown one."""
+        airflow_lies.meaning(name)
+        self.lies.add(name)
+
+    def told(self, stage: str, truth: Any) -> Any:
+        """What becomes of the truth at this stage; see local.airflow_lies.told."""
+        return airflow_lies.told(self.lies, stage, truth) if self.lies else truth
 
 
 def write_export(
@@ -116,15 +131,21 @@ def write_export(
     airflow_version: str,
     faults: Faults,
     mode: str = "complete",
+    small: bool = False,
 ) -> None:
     """Writes everything below snapshots/environment=ENV/EXPORT_ID/, the manifest last; of the mode "history" only the
-    changed rows. Raises botocore's errors.
+    changed rows. A `small` one has no file of an empty table that may be without (see ALWAYS_WRITTEN), and no history
+    but that of DAG runs. Raises botocore's errors.
     """
+    if faults.lies:
+        tables = faults.told("database", copied(tables))
     s3, bucket, environment = client("s3", environ), settings["bucket"], settings["environment"]
     prefix = f"snapshots/environment={environment}/{export_id}/"
     since = _last_watermark(s3, bucket, environment)
     files = []
     for name in sorted(tables.keys() - EXCLUDED.keys() - set(ALL_SECRET)) if mode == "complete" else ():
+        if small and not tables[name].rows and name not in ALWAYS_WRITTEN:
+            continue
         columns = {c: kind for c, kind in COLUMNS[name].items() if c != SECRET_COLUMNS.get(name)}
         key = KEYS.get(name, ("id",))
         files.append(_put(s3, bucket, prefix, name, "snapshot", columns, list(tables[name]), key, faults))
@@ -136,6 +157,8 @@ def write_export(
         "exported_at": snapshot_at,
     }
     for name, (changed, key, taken) in HISTORY.items():
+        if small and mode == "complete" and name != "dag_run":
+            continue
         columns = EVERY_HISTORY | {column: COLUMNS[name][column] for column in taken.split()}
         rows = [
             {**constants, **{column: row[column] for column in taken.split()}}
@@ -147,6 +170,7 @@ def write_export(
             key = tuple(column for column in key if column != "incarnation" or incarnation)
             at_fault = Faults() if mode == "complete" else faults
             files.append(_put(s3, bucket, prefix, name, "history", columns, rows, key, at_fault))
+    counts = {name: len(table) for name, table in tables.items()} | dict.fromkeys(EMPTY, 0)
     document = {
         "manifest_version": 1,
         "mode": mode,
@@ -165,14 +189,15 @@ def write_export(
             "watermark": snapshot_at.isoformat(),
             "rows": history_rows,
         },
-        "tables": {name: _carried(name, len(table)) for name, table in tables.items()} if mode == "complete" else {},
+        "tables": {name: _carried(name, rows) for name, rows in sorted(counts.items())} if mode == "complete" else {},
         "files": files,
         "secrets": _put_secrets(s3, settings, environ, export_id, tables, faults) if mode == "complete" else None,
     }
     if faults.manifest_change:
         faults.manifest_change(document)
-    if not faults.no_manifest:
-        s3.put_object(Bucket=bucket, Key=f"{prefix}manifest.json", Body=json.dumps(document).encode(), IfNoneMatch="*")
+    body = faults.told("body", json.dumps(faults.told("document", document)).encode())
+    if body is not None and not faults.no_manifest:
+        s3.put_object(Bucket=bucket, Key=f"{prefix}manifest.json", Body=body, IfNoneMatch="*")
 
 
 def _carried(name: str, rows: int) -> dict[str, Any]:
@@ -208,14 +233,17 @@ def _put(
     """Writes one Parquet file; answers the manifest's entry, which counts all rows, whatever the faults are."""
     key = f"{prefix}{name}/part-0.parquet" if role == "snapshot" else f"{prefix}history/{name}-0.parquet"
     schema = pa.schema([(column, ARROW[kind]) for column, kind in columns.items()])
+    lying = Faults(lies=faults.lies if name == airflow_lies.TABLE else set())
+    if lying.lies:
+        rows = lying.told("rows", [dict(row) for row in rows])
     written = rows[: len(rows) - faults.lost_rows.get(name, 0)]
     buffer = io.BytesIO()
     table = pa.table({column: [row[column] for row in written] for column in columns}, schema=schema)
-    pq.write_table(table, buffer, compression="zstd")
-    data = buffer.getvalue()
-    sent = data[:-1] + bytes([data[-1] ^ 1]) if name in faults.corrupted else data
-    version_id = s3.put_object(Bucket=bucket, Key=key, Body=sent)["VersionId"]
-    if name in faults.dropped:
+    pq.write_table(lying.told("written", table), buffer, compression="zstd")
+    data = lying.told("encoded", buffer.getvalue())
+    sent = lying.told("sent", data[:-1] + bytes([data[-1] ^ 1]) if name in faults.corrupted else data)
+    version_id = s3.put_object(Bucket=bucket, Key=key, Body=data if sent is None else sent)["VersionId"]
+    if sent is None or name in faults.dropped:
         s3.delete_object(Bucket=bucket, Key=key, VersionId=version_id)
     return {
         "table": name,
@@ -269,12 +297,17 @@ def _put_secrets(
     counts = {kind: len(rows) for kind, rows in clear.items()}
     for kind in faults.lost_secrets:
         clear[kind] = clear[kind][:-1]
+    faults.told("secrets", clear)
     context = {"environment": settings["environment"], "export_id": export_id, "content": "secrets"}
+    faults.told("sealing", context)
     sealed, _ = _encryption().encrypt(
         source=json.dumps(clear).encode(), key_provider=_key(settings, environ), encryption_context=context
     )
     key = f"snapshots/environment={settings['environment']}/{export_id}/secrets.enc"
-    version_id = s3.put_object(Bucket=settings["bucket"], Key=key, Body=sealed)["VersionId"]
+    sent = faults.told("sealed", sealed)
+    version_id = s3.put_object(Bucket=settings["bucket"], Key=key, Body=sealed if sent is None else sent)["VersionId"]
+    if sent is None:
+        s3.delete_object(Bucket=settings["bucket"], Key=key, VersionId=version_id)
     digest = hashlib.sha256(sealed).hexdigest()
     return {"key": key, "version_id": version_id, "bytes": len(sealed), "sha256": digest, "rows": counts}
 
@@ -313,11 +346,11 @@ def restore_export(
         if row["event"] == RESTORE_EVENT
     ):
         return
-    exported: dict[str, list[Row]] = {}
+    exported: dict[str, list[Row]] = defaultdict(list)
     for entry in document["files"]:
         if entry["role"] == "snapshot":
             data = _read(s3, bucket, entry["key"], entry["version_id"], entry["sha256"])
-            exported.setdefault(entry["table"], []).extend(pq.read_table(io.BytesIO(data)).to_pylist())
+            exported[entry["table"]].extend(pq.read_table(io.BytesIO(data)).to_pylist())
     sealed = document["secrets"]
     clear, header = _encryption().decrypt(
         source=_read(s3, bucket, sealed["key"], sealed["version_id"], sealed["sha256"]),

@@ -9,7 +9,6 @@ real API.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from local.airflow_export import Faults, SettingMissing, TaskFailed, restore_export, write_export
-from local.airflow_tables import Row, Tables, empty_tables
+from local.airflow_knowledge import Knowledge
+from local.airflow_tables import Row, Tables, copied, empty_tables
 
 VERSION = "2.11.2"
 EXPORT_DAG, RESTORE_DAG = "db_export_dag", "db_restore_dag"
@@ -49,7 +49,10 @@ class Task:
 
 @dataclass(frozen=True)
 class DagFile:
-    """One DAG, its tasks in a row. It runs `every` so often, `after` all these datasets (URIs), or by hand."""
+    """One DAG, its tasks in a row. It runs `every` so often, `after` all these datasets (URIs), or by hand.
+
+    With `catchup` it runs everything since `begins` that it has no run of; None: since it was first parsed.
+    """
 
     dag_id: str
     tasks: tuple[Task, ...] = (Task(),)
@@ -57,6 +60,7 @@ class DagFile:
     after: tuple[str, ...] = ()
     catchup: bool = False
     paused_upon_creation: bool = True
+    begins: datetime | None = None
 
 
 class DagFolder:
@@ -66,6 +70,8 @@ class DagFolder:
         self.files: dict[str, DagFile] = {}
         self.delays: dict[str, timedelta] = {}
         self.broken: dict[str, str] = {}
+        self.known_at_the_end: list[Knowledge] = []
+        """What each Airflow knew the moment before it was destroyed, in that order."""
         self._hooks: list[Callable[[InMemoryAirflow], None]] = []
         for dag_id, task_id in ((EXPORT_DAG, "export_db"), (RESTORE_DAG, "restore_db")):
             self.add(dag_id, tasks=(Task(task_id),), paused_upon_creation=False)
@@ -139,8 +145,13 @@ class InMemoryAirflow:
         environ: Mapping[str, str],
         home: Path,
         folder: DagFolder | None = None,
+        small: bool = False,
     ):
-        """`folder`: default is one for all environments whose homes lie side by side, that is, of one cloud."""
+        """`folder`: default is one for all environments whose homes lie side by side, that is, of one cloud.
+
+        `small`: no account, and exports without files of empty tables and without history but that of DAG runs. So a
+        night has 9 files to verify, and one to three more once datasets are used.
+        """
         self.name = name
         self.environment = environment
         self.environ = environ
@@ -149,6 +160,7 @@ class InMemoryAirflow:
         self.script = Script()
         self.logs: dict[tuple[str, str], str] = {}
         """(dag_id, run_id) -> why its task failed."""
+        self.small = small
         self.running = False
         self._time = datetime.now(UTC)
         self._parsed: dict[str, DagFile] = {}
@@ -170,9 +182,10 @@ class InMemoryAirflow:
             self.tables["log_template"].add(
                 filename="dag_id={{ ti.dag_id }}/...", elasticsearch_id="", created_at=self._time
             )
-            self.tables["ab_user"].add(
-                username="admin", first_name="admin", last_name="admin", active=True, password="hash"
-            )
+            if not self.small:
+                self.tables["ab_user"].add(
+                    username="admin", first_name="admin", last_name="admin", active=True, password="hash"
+                )
             self.tables["alembic_version"].add(version_num="eed27faa34e3")
             for component in ("scheduler", "triggerer", "webserver"):
                 self._log(f"cli_{component}", owner="airflow")
@@ -181,6 +194,8 @@ class InMemoryAirflow:
 
     def stop(self) -> None:
         with self._lock:
+            if self.running:
+                self.folder.known_at_the_end.append(Knowledge.of(self.tables, self._time))
             self.running = False
             self.tables = empty_tables()
             self._ends.clear()
@@ -195,6 +210,17 @@ class InMemoryAirflow:
             self._settle()
             if active:
                 self._switch([dag_id], paused=False)
+
+    def remove_dag(self, dag_id: str) -> None:
+        """Takes a DAG's file out of the folder; its rows stay, as those of a DAG that is not active."""
+        with self._asked():
+            self.folder.remove(dag_id)
+            self._settle()
+
+    def what_airflow_knows(self) -> Knowledge:
+        """Everything that a restore must bring back, as of now: compare with `evening.lost_until(morning)`."""
+        with self._asked():
+            return Knowledge.of(self.tables, self._time)
 
     def rows(self, table: str) -> list[Row]:
         """A copy of a table's rows as of now."""
@@ -218,6 +244,12 @@ class InMemoryAirflow:
             self._create_run(dag_id, run_id, "manual", conf=conf or {})
             return run_id
 
+    def clear(self, dag_id: str, run_id: str, task_id: str | None = None) -> None:
+        """A person clears one task of a run (None: all) in the web interface, so that it runs again."""
+        with self._asked():
+            self._log("clear", dag_id, task_id, owner="admin")
+            self._clear(dag_id, run_id, [task_id] if task_id else None)
+
     def pause(self, dag_id: str, *, paused: bool = True) -> None:
         """A person pauses or (paused=False) unpauses a DAG in the web interface."""
         with self._asked():
@@ -227,21 +259,21 @@ class InMemoryAirflow:
     def set_variable(self, key: str, value: str) -> None:
         """A person saves a variable."""
         with self._asked():
-            self._log(
-                "action_variable_edit" if self.tables["variable"].find(key=key) else "variable.create", owner="admin"
-            )
+            known = self.tables["variable"].find(key=key)
+            self._log("variable.edit" if known else "variable.create", owner="admin")
             self.tables["variable"].put("key", key=key, val=value, description=None, is_encrypted=True)
 
     def set_connection(self, conn_id: str, conn_type: str = "http", **members: Any) -> None:
         """A person saves a connection; members: host, login, password, port, schema, extra."""
         with self._asked():
-            self._log("connection.create", owner="admin")
+            known = self.tables["connection"].find(conn_id=conn_id)
+            self._log("connection.edit" if known else "connection.create", owner="admin")
             self.tables["connection"].put("conn_id", conn_id=conn_id, conn_type=conn_type, **members)
 
     def set_pool(self, pool: str, slots: int) -> None:
         """A person saves a pool."""
         with self._asked():
-            self._log("action_pool_edit", owner="admin")
+            self._log("pool.edit" if self.tables["slot_pool"].find(pool=pool) else "pool.create", owner="admin")
             self.tables["slot_pool"].put("pool", pool=pool, slots=slots, description="", include_deferred=False)
 
     def busy_until(self, when: datetime, dag_id: str = "long_haul", state: str = "running") -> str:
@@ -398,7 +430,7 @@ class InMemoryAirflow:
             for run in self.tables["dag_run"]
             if run["dag_id"] == dag_id and run["run_type"] == "scheduled"
         ]
-        start = max(done) + every if done else last
+        start = max(done) + every if done else self.folder.files[dag_id].begins or last
         if not self.folder.files[dag_id].catchup:
             start = max(start, last)
         return start, start + every
@@ -469,6 +501,25 @@ class InMemoryAirflow:
             )
         return run
 
+    def _clear(self, dag_id: str, run_id: str | None, task_ids: list[str] | None, state: str = "queued") -> list[Row]:
+        """Puts tasks back to the start, and their runs into this state ("": none). Returns the tasks."""
+        rows = [
+            row
+            for row in self.tables["task_instance"]
+            if row["dag_id"] == dag_id
+            and run_id in (None, row["run_id"])
+            and (not task_ids or row["task_id"] in task_ids)
+        ]
+        for row in rows:
+            self._ends.pop((dag_id, row["run_id"], row["task_id"]), None)  # what runs is terminated
+            self.tables["trigger"].remove(id=row["trigger_id"])
+            row.update(state=None, max_tries=row["try_number"], trigger_id=None, updated_at=self._time)
+        for run_id in {row["run_id"] for row in rows} if state else ():
+            run = self.tables["dag_run"].one(dag_id=dag_id, run_id=run_id)
+            run.update(state=state, queued_at=self._time, start_date=None, end_date=None, updated_at=self._time)
+            run.update(clear_number=run["clear_number"] + 1, last_scheduling_decision=None)
+        return rows
+
     def _step(self, run: Row) -> bool:
         """Moves a run on by one step, if one is due."""
         dag = self.tables["dag"].find(dag_id=run["dag_id"])
@@ -509,6 +560,7 @@ class InMemoryAirflow:
         return run["dag_id"] in OWN_DAGS and any(other["state"] == "running" for other in same)
 
     def _begin_task(self, run: Row, instance: Row, task: Task) -> None:
+        self.tables["xcom"].remove(dag_id=run["dag_id"], run_id=run["run_id"], task_id=task.task_id)
         self._log("cli_task_run", run["dag_id"], task.task_id, owner="airflow")
         self._log("running", run["dag_id"], task.task_id, run, try_number=1)
         instance.update(
@@ -529,7 +581,7 @@ class InMemoryAirflow:
             )
             instance["trigger_id"] = trigger["id"]
         if run["dag_id"] == EXPORT_DAG:
-            self._snapshots[run["run_id"]] = (self._time, copy.deepcopy(self.tables))
+            self._snapshots[run["run_id"]] = (self._time, copied(self.tables))
 
     def _end_task(self, run: Row, instance: Row) -> None:
         del self._ends[run["dag_id"], run["run_id"], instance["task_id"]]
@@ -589,7 +641,7 @@ class InMemoryAirflow:
                 raise TaskFailed("scripted")
             conf = json.loads(run["conf"])
             write_export(self._settings(), self.environ, run["run_id"], conf.get("incarnation"), snapshot_at, tables,
-                         self.version, self.script.faults, conf.get("mode", "complete"))  # fmt: skip
+                         self.version, self.script.faults, conf.get("mode", "complete"), self.small)  # fmt: skip
             return
         if self.script.failing_restores > 0:
             self.script.failing_restores -= 1
@@ -794,8 +846,14 @@ class InMemoryAirflow:
             ("GET", "/version", lambda *_: (200, {"git_version": "", "version": self.version})),
             ("GET", "/dags", self._rest_dags),
             ("GET", f"/dags/{one}", self._rest_dag),
+            ("GET", f"/dags/{one}/details", self._rest_dag_details),
             ("PATCH", f"/dags/{one}", self._rest_patch_dag),
             ("POST", "/dags/~/dagRuns/list", self._rest_list_runs),
+            ("POST", f"/dags/{one}/dagRuns", self._rest_trigger),
+            ("POST", f"/dags/{one}/clearTaskInstances", self._rest_clear),
+            ("POST", "/variables", self._rest_create_variable),
+            ("POST", "/connections", self._rest_create_connection),
+            ("POST", "/pools", self._rest_create_pool),
             ("GET", "/dags/([^/]+)/dagRuns", self._rest_runs),
             ("GET", f"/dags/{one}/dagRuns/{one}", self._rest_run),
             ("POST", "/dags/~/dagRuns/~/taskInstances/list", self._rest_list_instances),
@@ -870,6 +928,29 @@ class InMemoryAirflow:
             return _not_found("DAG not found", f"The DAG with dag_id: {dag_id} was not found")
         return 200, self._dag_json(row)
 
+    def _rest_dag_details(self, _: Any, __: Any, dag_id: str) -> Answer:
+        row, file = self.tables["dag"].find(dag_id=dag_id), self.folder.files.get(dag_id)
+        if not row or not file:
+            return _not_found("DAG not found", f"The DAG with dag_id: {dag_id} was not found")
+        return 200, {
+            **self._dag_json(row),
+            "owners": [],
+            "catchup": file.catchup,
+            "concurrency": 16,
+            "dag_run_timeout": None,
+            "dataset_expression": None,
+            "doc_md": None,
+            "end_date": None,
+            "is_paused_upon_creation": None if file.paused_upon_creation else False,
+            "last_parsed": _iso(row["last_parsed_time"]),
+            "orientation": "LR",
+            "params": {},
+            "render_template_as_native_obj": False,
+            "start_date": _iso(file.begins),
+            "template_searchpath": None,
+            "timezone": "Timezone('UTC')",
+        }
+
     def _rest_patch_dag(self, _: Any, body: dict[str, Any], dag_id: str) -> Answer:
         if set(body) - {"is_paused"} or not isinstance(body.get("is_paused"), bool):
             raise _BadRequest("Only `is_paused` field can be updated through the REST API")
@@ -878,6 +959,73 @@ class InMemoryAirflow:
             return _not_found(f"Dag with id: '{dag_id}' not found", None)
         self._switch([dag_id], paused=body["is_paused"])
         return 200, self._dag_json(row)
+
+    def _rest_trigger(self, _: Any, body: dict[str, Any], dag_id: str) -> Answer:
+        _only(body, "conf", "dag_run_id", "logical_date", "note")
+        self._log("api.post_dag_run", dag_id, owner="admin", extra=json.dumps(body))
+        dag, run_id = self.tables["dag"].find(dag_id=dag_id), body.get("dag_run_id")
+        if dag is None or not dag["is_active"]:
+            return _not_found("DAG not found", f"DAG with dag_id: '{dag_id}' not found")
+        if self.tables["dag_run"].find(dag_id=dag_id, run_id=run_id):
+            detail = f"DAGRun with DAG ID: '{dag_id}' and DAGRun ID: '{run_id}' already exists"
+            return 409, _problem(409, "Conflict", detail, "AlreadyExists")
+        run_id = run_id or f"manual__{self._time.isoformat()}"
+        return 200, _run_json(self._create_run(dag_id, run_id, "manual", conf=body.get("conf") or {}))
+
+    def _rest_clear(self, _: Any, body: dict[str, Any], dag_id: str) -> Answer:
+        _only(body, "dag_run_id", "dry_run", "only_failed", "reset_dag_runs", "task_ids")
+        self._log("api.post_clear_task_instances", dag_id, owner="admin", extra=json.dumps(body))
+        if dag_id not in self._parsed:
+            return _not_found(f"Dag id {dag_id} not found", None)
+        run_id = body.get("dag_run_id")
+        if run_id and not self.tables["dag_run"].find(dag_id=dag_id, run_id=run_id):
+            return _not_found(f"Dag Run id {run_id} not found in dag {dag_id}", None)
+        rows: list[Row] = []
+        if not body.get("dry_run", True):
+            state = "queued" if body.get("reset_dag_runs", False) else ""
+            rows = self._clear(dag_id, run_id, body.get("task_ids"), state)
+        runs = {row["run_id"]: self.tables["dag_run"].one(dag_id=dag_id, run_id=row["run_id"]) for row in rows}
+        shown = [
+            {
+                "dag_id": dag_id,
+                "dag_run_id": row["run_id"],
+                "execution_date": _iso(runs[row["run_id"]]["execution_date"]),
+                "task_id": row["task_id"],
+            }
+            for row in rows
+        ]
+        return 200, {"task_instances": shown}
+
+    def _rest_create_variable(self, _: Any, body: dict[str, Any]) -> Answer:
+        _only(body, "description", "key", "value")
+        self._log("api.variable.create", owner="admin", extra=json.dumps({**body, "value": "***"}))
+        self.tables["variable"].put(
+            "key", key=body["key"], val=body["value"], description=body.get("description"), is_encrypted=True
+        )
+        return 200, body
+
+    def _rest_create_connection(self, _: Any, body: dict[str, Any]) -> Answer:
+        _only(body, "conn_type", "connection_id", "description", "extra", "host", "login", "password", "port", "schema")
+        self._log("api.connection.create", owner="admin", extra=json.dumps({**body, "password": "***"}))
+        conn_id, members = body["connection_id"], {name: body[name] for name in body.keys() - {"connection_id"}}
+        if self.tables["connection"].find(conn_id=conn_id):
+            detail = f"Connection already exist. ID: {conn_id}"
+            return 409, _problem(409, "Conflict", detail, "AlreadyExists")
+        row = self.tables["connection"].add(conn_id=conn_id, **members)
+        return 200, {**_connection_json(row), "extra": row["extra"]}
+
+    def _rest_create_pool(self, _: Any, body: dict[str, Any]) -> Answer:
+        _only(body, "description", "include_deferred", "name", "slots")
+        self._log("api.post_pool", owner="admin", extra=json.dumps(body))
+        if self.tables["slot_pool"].find(pool=body["name"]):
+            return 409, _problem(409, "Conflict", f"Pool: {body['name']} already exists", "AlreadyExists")
+        row = self.tables["slot_pool"].add(
+            pool=body["name"],
+            slots=body["slots"],
+            description=body.get("description"),
+            include_deferred=body.get("include_deferred", False),
+        )
+        return 200, self._pool_json(row)
 
     def _rest_list_runs(self, _: Any, body: dict[str, Any]) -> Answer:
         _only(body, "dag_ids", "states", "order_by", "page_limit", "page_offset")
@@ -952,41 +1100,32 @@ class InMemoryAirflow:
         }
 
     def _rest_variables(self, query: dict[str, Any], _: Any) -> Answer:
-        return _page(
-            "variables",
-            self.tables["variable"],
-            query,
-            lambda row: {"description": row["description"], "key": row["key"], "value": row["val"]},
-        )
+        return _page("variables", self.tables["variable"], query, _variable_json)
 
     def _rest_connections(self, query: dict[str, Any], _: Any) -> Answer:
-        shown = ("conn_type", "description", "host", "login", "port", "schema")
-        return _page(
-            "connections",
-            self.tables["connection"],
-            query,
-            lambda row: {"connection_id": row["conn_id"], **{name: row[name] for name in shown}},
-        )
+        return _page("connections", self.tables["connection"], query, _connection_json)
 
     def _rest_pools(self, query: dict[str, Any], _: Any) -> Answer:
-        def shown(row: Row) -> dict[str, Any]:
-            slots = [
-                t["pool_slots"] for t in self.tables["task_instance"] if t["pool"] == row["pool"] and t["state"] in LIVE
-            ]
-            return {
-                "deferred_slots": 0,
-                "description": row["description"],
-                "include_deferred": row["include_deferred"],
-                "name": row["pool"],
-                "occupied_slots": sum(slots),
-                "open_slots": row["slots"] - sum(slots),
-                "queued_slots": 0,
-                "running_slots": sum(slots),
-                "scheduled_slots": 0,
-                "slots": row["slots"],
-            }
+        return _page("pools", self.tables["slot_pool"], query, self._pool_json)
 
-        return _page("pools", self.tables["slot_pool"], query, shown)
+    def _pool_json(self, row: Row) -> dict[str, Any]:
+        occupied = sum(
+            task["pool_slots"]
+            for task in self.tables["task_instance"]
+            if task["pool"] == row["pool"] and task["state"] in LIVE
+        )
+        return {
+            "deferred_slots": 0,
+            "description": row["description"],
+            "include_deferred": row["include_deferred"],
+            "name": row["pool"],
+            "occupied_slots": occupied,
+            "open_slots": row["slots"] - occupied,
+            "queued_slots": 0,
+            "running_slots": occupied,
+            "scheduled_slots": 0,
+            "slots": row["slots"],
+        }
 
     def _rest_event_logs(self, query: dict[str, Any], _: Any) -> Answer:
         columns = {"event_log_id": "id", "when": "dttm", "dag_id": "dag_id", "event": "event", "owner": "owner"}
@@ -1129,6 +1268,15 @@ def _run_json(run: Row) -> dict[str, Any]:
         "start_date": _iso(run["start_date"]),
         "state": run["state"],
     }
+
+
+def _variable_json(row: Row) -> dict[str, Any]:
+    return {"description": row["description"], "key": row["key"], "value": row["val"]}
+
+
+def _connection_json(row: Row) -> dict[str, Any]:
+    shown = ("conn_type", "description", "host", "login", "port", "schema")
+    return {"connection_id": row["conn_id"], **{name: row[name] for name in shown}}
 
 
 def _problem(status: int, title: str, detail: str | None, kind: str = "") -> dict[str, Any]:

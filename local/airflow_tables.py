@@ -67,10 +67,19 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 
 
+EMPTY = (
+    "ab_role", "ab_user_role", "dag_run_note", "dagrun_dataset_event", "dataset_alias", "dataset_alias_dataset_event",
+    "job", "rendered_task_instance_fields", "sla_miss", "task_fail", "task_instance_history", "task_instance_note",
+    "task_map", "task_reschedule",
+)  # fmt: skip
+"""Tables of the same schema in which there is never a row here."""
+
+
 class Table:
     """Rows in order of their insertion; ids, where there are any, count up and are never used twice."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.columns = COLUMNS[name]
         self.rows: list[Row] = []
         self.last_id = 0
@@ -91,6 +100,12 @@ class Table:
             self.last_id = max(self.last_id, row["id"])
         self.rows.append(row)
         return row
+
+    def copy(self) -> Table:
+        """As it is now; whatever happens to the rows of one is not seen in the other."""
+        copy = Table(self.name)
+        copy.rows, copy.last_id = [dict(row) for row in self.rows], self.last_id
+        return copy
 
     def put(self, natural_key: str, /, **members: Any) -> Row:
         """Changes the row with this value of its natural key, or adds one."""
@@ -122,3 +137,8 @@ Tables = dict[str, Table]
 def empty_tables() -> Tables:
     """A migrated database without a row."""
     return {name: Table(name) for name in COLUMNS}
+
+
+def copied(tables: Tables) -> Tables:
+    """All tables as they are now. Values of columns are immutable, so rows need no deeper copy."""
+    return {name: table.copy() for name, table in tables.items()}

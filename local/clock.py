@@ -167,6 +167,12 @@ class VirtualClock:
         """For a story's own thread: lets everything that happens before then happen."""
         self.sleep((when - self.now()).total_seconds())
 
+    def step(self) -> bool:
+        """For whoever drives everything from one thread: the next thing that waits for its time happens now, if time
+        may jump. False: it may not, or nothing waits."""
+        with self._changed:
+            return self._jump()
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Time stands still inside, for example while two executions are started at the same moment."""
@@ -189,9 +195,13 @@ class VirtualClock:
             self._changed.notify_all()
 
     def worked(self) -> None:
+        self.pass_time(self._call.total_seconds())
+
+    def pass_time(self, seconds: float) -> None:
+        """Work took that long; nothing else happens meanwhile."""
         with self._changed:
             if self._now is not None:
-                self._now.move_to(self.now() + self._call, tick=False)
+                self._now.move_to(self.now() + timedelta(seconds=seconds), tick=False)
 
     def _jump(self) -> bool:
         """One step forward if all are idle: fires one timer or wakes one sleeper. Called with the lock held once."""
@@ -201,8 +211,8 @@ class VirtualClock:
             return False
         while self._timers and self._timers[0].cancelled:
             heapq.heappop(self._timers)
-        sleeper = min(self._sleepers, key=lambda each: each.wake_at)
-        if self._timers and self._timers[0].when <= sleeper.wake_at:
+        sleeper = min(self._sleepers, key=lambda each: each.wake_at, default=None)
+        if self._timers and (sleeper is None or self._timers[0].when <= sleeper.wake_at):
             timer = heapq.heappop(self._timers)
             self._move_to(timer.when)
             self._holds += 1
@@ -214,6 +224,8 @@ class VirtualClock:
                 self._holds -= 1
                 self._changed.notify_all()
             return True
+        if sleeper is None:
+            return False
         self._move_to(sleeper.wake_at)
         sleeper.woken = True
         self._sleepers.remove(sleeper)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import json
 import logging
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import boto3
 import certifi
@@ -25,10 +24,11 @@ from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.server import ThreadedMotoServer
+from moto.stepfunctions.parser.api import ExecutionStatus
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from werkzeug.serving import make_server
 
-from local import moto_seams
+from local import moto_seams, no_sockets
 from local.airflow_protocol import Airflow, MakeAirflow
 from local.clock import RealClock, VirtualClock
 from local.deploy import ACCOUNT, Deployment, Stack
@@ -68,15 +68,44 @@ class Execution:
         return [name for name, _, _ in self.states]
 
 
+class Engine(Protocol):
+    """Runs executions instead of moto, which goes on to answer Start-, Describe-, List- and StopExecution.
+
+    `execution` is moto's object; an engine may look at exec_arn, name, start_date, role_arn and state_machine (arn,
+    name). It ends each by LocalCloud.finish_execution. Time is the engine's business: a Wait is a `cloud.clock.at`, or
+    a `cloud.clock.sleep` in a thread of its own between `execution_started` and `execution_ended` of that clock.
+    """
+
+    def start(self, execution: Any, definition: str, input: Any, cloud: LocalCloud) -> None:  # noqa: A002
+        """Takes an execution on; its status is RUNNING already. Called inside StartExecution: run it later.
+
+        `definition` is the ASL as JSON text as it was deployed, `input` the decoded input.
+        """
+
+    def stop(self, execution: Any) -> None:
+        """Does no more work on it: StopExecution was called, or the cloud is left. It becomes ABORTED by itself."""
+
+    def work(self) -> bool:
+        """Goes on a little in the caller's thread, who waits for an execution. False: nothing to do before time moves
+        on, or all is done in threads of the engine's own."""
+
+    def history(self, execution: Any) -> list[dict[str, Any]]:
+        """Its events so far in the form of GetExecutionHistory; those of states, with `timestamp` as a datetime, are
+        what Execution.states and Execution.path are made of."""
+
+
 class LocalCloud:
-    """One AWS account in one region, served by moto in this process on loopback; a context manager, one per process.
+    """One AWS account in one region, played by moto in this process; a context manager, one per process.
 
     home         folder for logs, certificates and environments
     airflow      "process" (real Airflow), "memory" (a stand-in), or a factory as in local.airflow_protocol
     wait_scale   factor on every Wait, retry delay and timer of state machines and environments
     clock        a VirtualClock instead: waits take no time; needs in_process and an Airflow that lives in this process
-    in_process   functions run in this process instead of in worker processes
-    port         for the endpoint; 0 is any free one
+    in_process   functions run in this process instead of in worker processes, and there are no sockets at all: every
+                 boto3 client of this process is answered in its own thread (local.no_sockets). While no execution
+                 runs, the process may fork, and each child goes on with a cloud of its own
+    port         for the endpoint, which there is unless in_process; 0 is any free one
+    engine       runs the executions instead of moto
     """
 
     region = REGION
@@ -90,6 +119,7 @@ class LocalCloud:
         clock: RealClock | VirtualClock | None = None,
         in_process: bool = False,
         port: int = 0,
+        engine: Engine | None = None,
     ) -> None:
         if isinstance(clock, VirtualClock) and not in_process:
             raise ValueError("Worker processes do not see a virtual clock. Add in_process=True.")
@@ -101,6 +131,11 @@ class LocalCloud:
         self._airflow = airflow
         self._in_process = in_process
         self._port = port
+        self._engine = engine
+        self._api_calls = no_sockets.Hooks()
+        self.endpoint: str | None = None
+        """Where the cloud is reached from outside this process; None: nowhere."""
+        self._authority_file: Path | None = None
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._exit = contextlib.ExitStack()
@@ -113,24 +148,22 @@ class LocalCloud:
         with contextlib.ExitStack() as undo:
             undo.callback(_one_cloud.release)
             self.home.mkdir(parents=True, exist_ok=True)
-            authority = trustme.CA()
-            self._authority_file = self.home / "certificate-authority.pem"
-            self._authority_file.write_bytes(authority.cert_pem.bytes() + Path(certifi.where()).read_bytes())
             undo.callback(self._clients.clear)
             undo.callback(self._forget)
             hooks = moto_seams.Hooks(
-                self.clock, lambda: self.endpoint, self._invoke, self._execution_ended, self._run_glue_job
-            )
+                self.clock, lambda: self.endpoint, self._invoke, self._execution_ended, self._run_glue_job,
+                None if self._engine is None else self._started_for(self._engine),
+            )  # fmt: skip
             undo.enter_context(moto_seams.applied(hooks))
-            self._server = _Server("127.0.0.1", self._port, verbose=False)
             # One prints a line per poll, the other the parse tree of a state that failed.
             logging.getLogger("werkzeug").setLevel(logging.ERROR)
             logging.getLogger("moto").setLevel(logging.CRITICAL)
-            self._server.start()
-            undo.callback(self._server.stop)
-            host, port = self._server.get_host_and_port()
-            self.endpoint = f"http://{host}:{port}"
-            undo.enter_context(_environment({**self.environ, "MOTO_PORT": str(port)}))
+            authority = None if self._in_process else trustme.CA()
+            if authority is None:
+                undo.enter_context(no_sockets.applied(self._api_calls))
+            else:
+                self._listen(authority, undo)
+            undo.enter_context(_environment({"AWS_ENDPOINT_URL": None, **self.environ}))
             self.functions = Functions(self.home, self.clock, self.environ, self._assume_role, self._in_process)
             undo.callback(self.functions.stop)
             self.site = models.Site(
@@ -152,6 +185,16 @@ class LocalCloud:
     def __exit__(self, *_: object) -> None:
         self._exit.close()
 
+    def _listen(self, authority: trustme.CA, undo: contextlib.ExitStack) -> None:
+        self._authority_file = self.home / "certificate-authority.pem"
+        self._authority_file.write_bytes(authority.cert_pem.bytes() + Path(certifi.where()).read_bytes())
+        server = _Server("127.0.0.1", self._port, verbose=False)
+        server.start()
+        undo.callback(server.stop)
+        host, port = server.get_host_and_port()
+        self.endpoint = f"http://{host}:{port}"
+        undo.enter_context(_environment({"MOTO_PORT": str(port)}))
+
     def _airflow_maker(self) -> MakeAirflow:
         if not isinstance(self._airflow, str):
             return self._airflow
@@ -161,7 +204,11 @@ class LocalCloud:
     def _stop_work(self) -> None:
         """Executions first, then every Airflow."""
         for execution in self._executions():
-            if execution.exec_status == "RUNNING" and execution.exec_worker and execution.exec_worker.env:
+            if _status(execution) != "RUNNING":
+                continue
+            if self._engine is not None:
+                self._engine.stop(execution)
+            elif execution.exec_worker and execution.exec_worker.env:
                 execution.stop(self.clock.now(), "LocalCloudEnded", "The local cloud was left.")
         self.mwaa.close()
 
@@ -172,21 +219,26 @@ class LocalCloud:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a child process needs to reach this cloud, and nothing else: for boto3, the aws command and requests."""
-        return {
+        """What a child process needs to reach this cloud, and nothing else: for boto3, the aws command and requests.
+
+        Without sockets nobody reaches it from outside; then these are for clients of this process.
+        """
+        variables = {
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_DISABLE_HOST_PREFIX_INJECTION": "true",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "NO_PROXY": "127.0.0.1,localhost",
-            "REQUESTS_CA_BUNDLE": str(self._authority_file),
-            "SSL_CERT_FILE": str(self._authority_file),
         }
+        if self.endpoint is not None:
+            variables["AWS_ENDPOINT_URL"] = self.endpoint
+        if self._authority_file is not None:
+            variables |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(self._authority_file))
+        return variables
 
     def client(self, service: str) -> Any:
         """A boto3 client of this cloud."""
@@ -239,9 +291,14 @@ class LocalCloud:
         """Waits until an execution is over. Raises TimeoutError after that many real seconds."""
         deadline = time.monotonic() + timeout
         pause = 0.005
-        while _status(self._find_execution(arn)) not in FINISHED:
+        execution = self._find_execution(arn)
+        while _status(execution) not in FINISHED:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{arn} is still in {self.execution(arn).path[-1:]} after {timeout} s.")
+            if self._engine is not None and self._engine.work():
+                continue
+            if self._engine is not None and isinstance(self.clock, VirtualClock) and self.clock.step():
+                continue
             time.sleep(pause)
             pause = min(0.05, pause * 1.5)
         return self.execution(arn)
@@ -254,8 +311,10 @@ class LocalCloud:
         """An execution as it stands."""
         found = self._find_execution(arn)
         events: list[dict[str, Any]] = []
-        if found.exec_worker is not None and found.exec_worker.env is not None:
-            events = copy.deepcopy(list(found.exec_worker.env.event_manager.get_event_history()))
+        if self._engine is not None:
+            events = [dict(event) for event in self._engine.history(found)]
+        elif found.exec_worker is not None and found.exec_worker.env is not None:
+            events = list(found.exec_worker.env.event_manager.get_event_history())  # a copy already
         for event in events:
             if isinstance(event["timestamp"], str):
                 event["timestamp"] = datetime.fromisoformat(event["timestamp"])
@@ -268,6 +327,30 @@ class LocalCloud:
             output=found.output,
             history=events,
         )
+
+    def _started_for(self, engine: Engine) -> moto_seams.Takeover:
+        return moto_seams.Takeover(
+            start=lambda execution: engine.start(
+                execution, execution.state_machine.definition, execution.input_data, self
+            ),
+            stop=engine.stop,
+            finish=self.finish_execution,
+            history=engine.history,
+        )
+
+    def finish_execution(
+        self, execution: Any, status: str, output: Any = None, error: str | None = None, cause: str | None = None
+    ) -> None:
+        """For an Engine: ends an execution now with SUCCEEDED, FAILED, TIMED_OUT or ABORTED, and tells EventBridge.
+
+        `output` is a JSON value. An execution that is over already stays as it is.
+        """
+        if _status(execution) in FINISHED:
+            return
+        execution.stop_date = self.clock.now()
+        execution.output, execution.error, execution.cause = output, error, cause
+        execution.exec_status = ExecutionStatus(status)
+        self._execution_ended(execution)
 
     def _find_execution(self, arn: str) -> Any:
         found = next((each for each in self._executions() if each.exec_arn == arn), None)
@@ -294,6 +377,19 @@ class LocalCloud:
     def replace(self, function_name: str, substitute: Callable[[Any], Any] | None) -> None:
         """Runs this instead of the function (None: the function again); an exception fails it by its class's name."""
         self.functions.replace(function_name, substitute)
+
+    def intercept(
+        self, hook: no_sockets.Hook | None = None, after: no_sockets.Hook | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Inside a `with`, calls hook(service, operation, params) before each API call of any boto3 client in here.
+
+        That is handlers (`functions.running` tells which), tasks of state machines, the Airflow stand-in, and clients
+        of a test. A ClientError from the hook is taken as the service's answer; anything else goes up as it is. `after`
+        is called likewise when the service has done its work: what it raises takes the place of a lost answer.
+        """
+        if not self._in_process:
+            raise ValueError("Calls of other processes cannot be seen. Add in_process=True.")
+        return self._api_calls.added(hook, after)
 
     def _invoke(self, name: str, payload: bytes) -> tuple[bytes, bool]:
         return self.functions.invoke(name, payload)
@@ -412,15 +508,19 @@ def _states(events: list[dict[str, Any]]) -> list[tuple[str, datetime, float]]:
 
 
 @contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """This process's environment, for moto, for handlers in process and for requests."""
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """This process's environment, for moto, for handlers in process and for requests. None: not set."""
     old = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set_variables(variables)
     try:
         yield
     finally:
-        for name, value in old.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_variables(old)
+
+
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,4 +1,7 @@
-"""An environment's web address: HTTPS on loopback, the CLI token endpoint, the login, and Airflow's pages behind it."""
+"""An environment's web address: the CLI token endpoint, the login, and Airflow's pages behind it.
+
+HTTPS on loopback; or, in a local cloud without sockets, a WSGI application that local.no_sockets finds by its host.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import shlex
 import socket
 import ssl
 import threading
+import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,6 +45,8 @@ SUPPORTED = {
 
 SESSION_COOKIES = {"2": "session", "3": "_token"}
 HOP_HEADERS = {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
+DOMAIN = ".c1.us-east-1.airflow.amazonaws.com"
+"""How addresses end that only this process can reach."""
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -51,14 +57,18 @@ class _QuietHandler(WSGIRequestHandler):
 class Gateway:
     """Listens from construction, answers from `serve`. Options may be changed at any time.
 
+    authority           signs the certificate; None: no socket, see `in_this_process`
     redirects           True: /aws_mwaa/cli answers 307 to /aws_mwaa/cli/, as on Airflow 3 (its default there)
     failed_status       HTTP status of a failed command: 200 with the error in stderr, or 400 (undocumented, so both)
+    refusals            HTTP statuses of the next commands, which are not run: 403 as for an expired token, 503 as when
+                        the web server is busy
     """
 
-    def __init__(self, name: str, authority: trustme.CA, clock: Clock, used_ports: set[int]) -> None:
+    def __init__(self, name: str, authority: trustme.CA | None, clock: Clock, used_ports: set[int]) -> None:
         self.name = name
         self.redirects = False
         self.failed_status = 200
+        self.refusals: list[int] = []
         self.commands: list[str] = []
         """Every command that was run or refused, in order."""
         self._clock = clock
@@ -66,26 +76,22 @@ class Gateway:
         self._tokens: dict[str, tuple[str, datetime]] = {}
         self._sessions: set[str] = set()
         self._slots = threading.BoundedSemaphore(AT_A_TIME)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
-        self._server = make_server(
-            "127.0.0.1", _unused_port(used_ports), self._application, threaded=True, ssl_context=context,
-            request_handler=_QuietHandler,
-        )  # fmt: skip
-        self.hostname = f"127.0.0.1:{self._server.port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name=f"gateway {name}", daemon=True
-        )
+        self._listener = None if authority is None else _Listener(name, self.application, authority, used_ports)
+        self.hostname = self._listener.hostname if self._listener else f"{uuid.uuid4()}{DOMAIN}"
 
     def serve(self, airflow: Airflow) -> None:
         self._airflow = airflow
         self.redirects = not airflow.version.startswith("2")
-        self._thread.start()
+        if self._listener is None:
+            in_this_process[self.hostname] = self
+        else:
+            self._listener.start()
 
     def stop(self) -> None:
-        if self._thread.is_alive():
-            self._server.shutdown()
-        self._server.server_close()
+        if self._listener is None:
+            in_this_process.pop(self.hostname, None)
+        else:
+            self._listener.stop()
 
     def cli_token(self, seconds: int) -> str:
         return self._token("cli", seconds)
@@ -103,7 +109,7 @@ class Gateway:
         return known == purpose and self._clock.now() < until
 
     @Request.application
-    def _application(self, request: Request) -> Response:
+    def application(self, request: Request) -> Response:
         if request.path == "/aws_mwaa/cli" and self.redirects:
             return Response(status=307, headers={"Location": "/aws_mwaa/cli/"})
         if request.path in {"/aws_mwaa/cli", "/aws_mwaa/cli/"}:
@@ -115,6 +121,8 @@ class Gateway:
     def _cli(self, request: Request) -> Response:
         if request.method != "POST":
             return Response(status=405)
+        if self.refusals:
+            return _json({"message": "Scripted"}, self.refusals.pop(0))
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not self._good(token, "cli"):
             return _json({"message": "Forbidden"}, 403)
@@ -186,6 +194,34 @@ class Gateway:
         body = request.get_json(silent=True) if request.data else None
         status, answer = airflow.rest(request.method, found[1], request.args.to_dict(), body)
         return _json(answer, status)
+
+
+in_this_process: dict[str, Gateway] = {}
+"""Host name to gateway, for those that have no socket."""
+
+
+class _Listener:
+    """HTTPS on a port of its own."""
+
+    def __init__(self, name: str, application: Any, authority: trustme.CA, used_ports: set[int]) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+        self._server = make_server(
+            "127.0.0.1", _unused_port(used_ports), application, threaded=True, ssl_context=context,
+            request_handler=_QuietHandler,
+        )  # fmt: skip
+        self.hostname = f"127.0.0.1:{self._server.port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name=f"gateway {name}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
 
 
 def _allowed(command: str) -> bool:

@@ -105,6 +105,12 @@ class Functions:
         self._hooks: dict[str, list[Callable[[Event], None]]] = {}
         self._replacements: dict[str, Callable[[Event], Any]] = {}
         self._one_at_a_time = threading.RLock()
+        self._running = threading.local()
+
+    @property
+    def running(self) -> str | None:
+        """Name of the folder ("decide") of the function that this thread executes at the moment, in process only."""
+        return getattr(self._running, "name", None)
 
     def add(self, function: Function) -> None:
         self._functions[function.name] = function
@@ -142,7 +148,8 @@ class Functions:
             hook(event)
         if substitute := self._replacements.get(function.name):
             try:
-                return json.dumps(substitute(event)).encode(), False
+                with self._named(function):
+                    return json.dumps(substitute(event)).encode(), False
             except Exception as problem:
                 return json.dumps(error_of(problem)).encode(), True
         run = self._invoke_here if self._in_process else self._invoke_in_worker
@@ -150,6 +157,13 @@ class Functions:
         if "error" in answer:
             return json.dumps(answer["error"]).encode(), True
         return json.dumps(answer["result"]).encode(), False
+
+    def load(self) -> None:
+        """Imports all handlers now instead of at their first invocation, so that processes forked from here share
+        them. In process only."""
+        for function in self._functions.values():
+            with self._one_at_a_time, _output.to(self.log(function.name)):
+                self._handler(function)
 
     def stop(self) -> None:
         for pool in self._pools.values():
@@ -170,12 +184,21 @@ class Functions:
 
     def _invoke_here(self, function: Function, event: Event) -> dict[str, Any]:
         context = Context(**function.context)
-        with self._one_at_a_time, _output.to(self.log(function.name)):
+        with self._one_at_a_time, _output.to(self.log(function.name)), self._named(function):
             try:
                 handler = self._handler(function)
                 return {"result": json.loads(json.dumps(handler(event, context)))}
             except Exception as problem:
                 return {"error": error_of(problem)}
+
+    @contextlib.contextmanager
+    def _named(self, function: Function) -> Iterator[None]:
+        before = self.running
+        self._running.name = function.folder.name
+        try:
+            yield
+        finally:
+            self._running.name = before
 
     def _handler(self, function: Function) -> Callable[[Event, Any], Any]:
         if function.name not in self._modules:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import hashlib
 import json
 import math
-import random
 import re
 import threading
 import uuid
@@ -27,27 +25,31 @@ import boto3
 import moto.backend_index
 import moto.backends
 from botocore.config import Config
-from jsonata import Jsonata
-from jsonata.utils import Utils
 from moto.awslambda_simple.models import LambdaSimpleBackend
+from moto.core import responses as moto_responses
 from moto.core.config import default_user_config
+from moto.core.utils import method_names_from_class
 from moto.dynamodb.models import DynamoDBBackend
 from moto.glue.models import FakeJob, FakeJobRun
 from moto.s3.models import FakeBucket
-from moto.stepfunctions.parser.api import EvaluationFailedEventDetails, HistoryEventType
+from moto.stepfunctions.parser.api import EvaluationFailedEventDetails, ExecutionStatus, HistoryEventType
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.common.path import result_path
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.common.string import string_expression
 from moto.stepfunctions.parser.asl.component.program.program import Program
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
     state_task_service_aws_sdk,
+    state_task_service_sfn,
 )
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.timestamp import Timestamp
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
 from moto.stepfunctions.parser.asl.eval import states, variable_store
+from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped
 from moto.stepfunctions.parser.asl.jsonata import jsonata as moto_jsonata
 from moto.stepfunctions.parser.asl.parse import asl_parser
 from moto.stepfunctions.parser.asl.utils import boto_client
@@ -56,6 +58,7 @@ from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommu
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 
 from local.clock import Clock
+from local.jsonata_dialect import parsed, with_nulls
 
 SDK_ERROR_PREFIXES = {
     "athena": "Athena", "cloudwatch": "CloudWatch", "eventbridge": "EventBridge", "glue": "Glue", "kms": "Kms",
@@ -65,25 +68,38 @@ SDK_ERROR_PREFIXES = {
 
 
 @dataclass
+class Takeover:
+    """Another interpreter of state machines; each gets moto's execution."""
+
+    start: Callable[[Execution], None]
+    stop: Callable[[Execution], None]
+    finish: Callable[..., None]
+    """As LocalCloud.finish_execution."""
+    history: Callable[[Execution], list[dict[str, Any]]]
+
+
+@dataclass
 class Hooks:
     """What the seams call in the local cloud."""
 
     clock: Clock
-    endpoint: Callable[[], str]
+    endpoint: Callable[[], str | None]
     invoke: Callable[[str, bytes], tuple[bytes, bool]]
     """Function name or ARN and payload, to the answer and whether it is an error."""
     execution_ended: Callable[[Execution], None]
     run_glue_job: Callable[[str, str, Mapping[str, str]], tuple[str, str]]
     """Run id, the script's s3:// URI and the run's arguments, to JobRunState and ErrorMessage; as long as it takes."""
+    takeover: Takeover | None = None
+    """Runs the executions instead of moto."""
 
 
-class _Replacer:
+class Replacer:
     """Replaces attributes and puts the old ones back, last first."""
 
     def __init__(self) -> None:
         self._undo = contextlib.ExitStack()
 
-    def __enter__(self) -> _Replacer:
+    def __enter__(self) -> Replacer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -107,10 +123,12 @@ class _Replacer:
 @contextlib.contextmanager
 def applied(hooks: Hooks) -> Iterator[None]:
     """All seams, for as long as a local cloud stands."""
-    with _Replacer() as replace:
+    with Replacer() as replace:
         run_state_machines_and_lambdas_without_docker(replace)
         parse_each_definition_once(replace)
         list_modules_once(replace)
+        list_methods_once(replace)
+        parse_each_path_once(replace)
         evaluate_jsonata(replace)
         fail_queries_by_name(replace)
         escape_string_variables(replace)
@@ -119,24 +137,28 @@ def applied(hooks: Hooks) -> Iterator[None]:
         retry_on_the_clock(replace, hooks.clock)
         time_out_on_the_clock(replace, hooks.clock)
         tell_when_executions_start_and_end(replace, hooks)
+        if hooks.takeover is not None:
+            hand_over_executions(replace, hooks.takeover)
         name_unnamed_executions(replace)
         call_this_server(replace, hooks.endpoint)
         invoke_functions(replace, hooks.invoke)
         register_mwaa(replace)
         name_sdk_errors(replace)
+        start_executions_from_executions(replace)
+        stay_stopped(replace)
         write_conditionally_one_at_a_time(replace)
         run_glue_jobs(replace, hooks.run_glue_job)
         take_loopback_for_encrypted(replace)
         yield
 
 
-def run_state_machines_and_lambdas_without_docker(replace: _Replacer) -> None:
+def run_state_machines_and_lambdas_without_docker(replace: Replacer) -> None:
     """The two switches that moto has for it; it keeps them in one dictionary per process."""
     replace.item(default_user_config, "stepfunctions", {"execute_state_machine": True})
     replace.item(default_user_config, "lambda", {"use_docker": False})
 
 
-def write_conditionally_one_at_a_time(replace: _Replacer) -> None:
+def write_conditionally_one_at_a_time(replace: Replacer) -> None:
     """DynamoDB looks at a condition and writes as one step; two threads of moto both find the lease free."""
     one_write = threading.Lock()
 
@@ -147,38 +169,47 @@ def write_conditionally_one_at_a_time(replace: _Replacer) -> None:
     original = replace.attribute(DynamoDBBackend, "update_item", write)
 
 
-def list_modules_once(replace: _Replacer) -> None:
+def list_modules_once(replace: Replacer) -> None:
     """moto reads its own folder at every request."""
     modules = frozenset(moto.backends.list_of_moto_modules())
     replace.attribute(moto.backends, "list_of_moto_modules", lambda: modules)
 
 
-def parse_each_definition_once(replace: _Replacer) -> None:
-    """moto parses a definition at every start, half a second for ours. The syntax tree is kept."""
+def list_methods_once(replace: Replacer) -> None:
+    """moto looks through all members of a service's class at every request."""
+    replace.attribute(moto_responses, "method_names_from_class", functools.cache(method_names_from_class))
+
+
+def parse_each_path_once(replace: Replacer) -> None:
+    """moto builds the parser of JSONPath anew for each ResultPath, also for its own under JSONata."""
+    replace.attribute(result_path, "parse", functools.cache(result_path.parse))
+
+
+def parse_each_definition_once(replace: Replacer) -> None:
+    """moto parses a definition at every start, half a second for ours. A program keeps nothing of its executions."""
 
     def parse(definition: str) -> tuple[Any, Any]:
-        if definition not in _trees:
-            program, _trees[definition] = original.__func__(definition)
-            return program, _trees[definition]
-        return asl_parser.Preprocessor().visit(_trees[definition]), _trees[definition]
+        if definition not in _programs:
+            _programs[definition] = original.__func__(definition)
+        return _programs[definition]
 
     original = replace.attribute(asl_parser.AmazonStateLanguageParser, "parse", staticmethod(parse))
 
 
-_trees: dict[str, Any] = {}
-"""Definition to syntax tree, for the life of this process."""
+_programs: dict[str, tuple[Any, Any]] = {}
+"""Definition to program and syntax tree, for the life of this process."""
 
 
 # --- JSONata ---------------------------------------------------------------------------------------------------------
 
 
-def evaluate_jsonata(replace: _Replacer) -> None:
+def evaluate_jsonata(replace: Replacer) -> None:
     """moto leaves the evaluator out (getmoto/moto#10105), and builds Step Functions' own functions on $eval."""
     replace.attribute(moto_jsonata, "_eval_jsonata", jsonata_value)
     replace.attribute(string_expression, "get_intrinsic_functions_declarations", lambda variable_references: "")
 
 
-def fail_queries_by_name(replace: _Replacer) -> None:
+def fail_queries_by_name(replace: Replacer) -> None:
     """An expression that fails is States.QueryEvaluationError, which a Catch sees; moto ends in States.Runtime."""
 
     def eval_body(self: Any, env: Any) -> None:
@@ -206,11 +237,12 @@ def jsonata_value(expression: str) -> Any:
     bare, variables = _split_declarations(expression)
     with _one_evaluation:  # a parsed expression keeps the state of its evaluation
         try:
-            return _compiled(bare).evaluate(None, variables)
+            return _parsed(bare).evaluate(None, variables)
         except Exception as error:
             raise moto_jsonata.JSONataException("States.QueryEvaluationError", str(error)) from error
 
 
+_parsed = functools.cache(parsed)
 _one_evaluation = threading.Lock()
 _DECLARATION = re.compile(r"\$([A-Za-z0-9_]+):=")
 _decoder = json.JSONDecoder()
@@ -230,45 +262,12 @@ def _split_declarations(expression: str) -> tuple[str, dict[str, Any]]:
             break
         if expression[end : end + 1] != ";":
             break
-        variables[declaration[1]] = _with_nulls(value)
+        variables[declaration[1]] = with_nulls(value)
         position = end + 1
     return begin[0] + expression[position:], variables
 
 
-def _with_nulls(value: Any) -> Any:
-    """JSONata tells null from nothing; in Python both are None."""
-    if value is None:
-        return Utils.NULL_VALUE
-    if isinstance(value, list):
-        return [_with_nulls(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_nulls(item) for key, item in value.items()}
-    return value
-
-
-@functools.cache
-def _compiled(expression: str) -> Jsonata:
-    """With what Step Functions adds to JSONata and without $eval, which it forbids."""
-    compiled = Jsonata(expression)
-    compiled.register_lambda("uuid", lambda: str(uuid.uuid4()))
-    compiled.register_lambda("parse", json.loads)
-    compiled.register_lambda("partition", lambda items, size: [items[i : i + size] for i in range(0, len(items), size)])
-    compiled.register_lambda(
-        "range", lambda first, last, step: list(range(first, last + (1 if step > 0 else -1), step))
-    )
-    compiled.register_lambda(
-        "hash", lambda text, algorithm: hashlib.new(algorithm.replace("-", ""), text.encode()).hexdigest()
-    )
-    compiled.register_lambda("random", lambda seed=None: random.Random(seed).random())
-    compiled.register_lambda("eval", _no_eval)
-    return compiled
-
-
-def _no_eval(*_: object) -> None:
-    raise ValueError("Step Functions has no $eval. Use $parse for JSON.")
-
-
-def escape_string_variables(replace: _Replacer) -> None:
+def escape_string_variables(replace: Replacer) -> None:
     """moto puts a variable's string between quotes as it is; one that holds a quote breaks the expression."""
     for module in (moto_jsonata, states, variable_store):
         replace.attribute(module, "encode_jsonata_variable_declarations", declare_variables)
@@ -289,7 +288,7 @@ def _execution_of(env: Any) -> str:
     return env.states.context_object.context_object_data["Execution"]["Id"]
 
 
-def wait_on_the_clock(replace: _Replacer, clock: Clock) -> None:
+def wait_on_the_clock(replace: Replacer, clock: Clock) -> None:
     """Wait states."""
 
     def wait_interval(_self: Any, env: Any, wait_seconds: float) -> None:
@@ -298,7 +297,7 @@ def wait_on_the_clock(replace: _Replacer, clock: Clock) -> None:
     replace.attribute(WaitFunction, "_wait_interval", wait_interval)
 
 
-def wait_until_a_timestamp_in_utc(replace: _Replacer) -> None:
+def wait_until_a_timestamp_in_utc(replace: Replacer) -> None:
     """moto subtracts local time from UTC, and truncates, so that it wakes up to a second early."""
 
     def wait_seconds(self: Any, env: Any) -> int:
@@ -312,7 +311,7 @@ def wait_until_a_timestamp_in_utc(replace: _Replacer) -> None:
     replace.attribute(Timestamp, "_get_wait_seconds", wait_seconds)
 
 
-def retry_on_the_clock(replace: _Replacer, clock: Clock) -> None:
+def retry_on_the_clock(replace: Replacer, clock: Clock) -> None:
     """A retrier's delay. moto calls time.sleep, which knows no execution: note it on the way in."""
     current = threading.local()
 
@@ -327,7 +326,7 @@ def retry_on_the_clock(replace: _Replacer, clock: Clock) -> None:
     replace.attribute(retrier_decl, "time", SimpleNamespace(sleep=sleep))
 
 
-def time_out_on_the_clock(replace: _Replacer, clock: Clock) -> None:
+def time_out_on_the_clock(replace: Replacer, clock: Clock) -> None:
     """The machine's own TimeoutSeconds, which moto measures in wall time. Frames (branches, iterations) have none."""
 
     def evaluate(self: Any, env: Any) -> None:
@@ -344,7 +343,7 @@ def time_out_on_the_clock(replace: _Replacer, clock: Clock) -> None:
     original = replace.attribute(Program, "eval", evaluate)
 
 
-def tell_when_executions_start_and_end(replace: _Replacer, hooks: Hooks) -> None:
+def tell_when_executions_start_and_end(replace: Replacer, hooks: Hooks) -> None:
     """For the virtual clock, and for the status change events that moto does not send."""
 
     def start(self: Any) -> None:
@@ -362,10 +361,30 @@ def tell_when_executions_start_and_end(replace: _Replacer, hooks: Hooks) -> None
     original_terminated = replace.attribute(BaseExecutionWorkerCommunication, "terminated", terminated)
 
 
+def hand_over_executions(replace: Replacer, takeover: Takeover) -> None:
+    """Executions stay in moto's books, but no thread of moto's runs them."""
+
+    def start(self: Any) -> None:
+        self.exec_status = ExecutionStatus.RUNNING
+        takeover.start(self)
+
+    def stop(self: Any, stop_date: datetime, error: str | None, cause: str | None) -> None:
+        if self.exec_status == ExecutionStatus.RUNNING:
+            takeover.stop(self)
+            takeover.finish(self, "ABORTED", error=error, cause=cause)
+
+    def to_history_output(self: Any) -> dict[str, Any]:
+        return {"events": takeover.history(self)}
+
+    replace.attribute(Execution, "start", start)
+    replace.attribute(Execution, "stop", stop)
+    replace.attribute(Execution, "to_history_output", to_history_output)
+
+
 # --- Calls -----------------------------------------------------------------------------------------------------------
 
 
-def name_unnamed_executions(replace: _Replacer) -> None:
+def name_unnamed_executions(replace: Replacer) -> None:
     """AWS gives an unnamed execution a UUID; moto calls it None, and refuses the second."""
 
     def start_execution(self: Any, state_machine_arn: str, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -374,26 +393,29 @@ def name_unnamed_executions(replace: _Replacer) -> None:
     original = replace.attribute(StepFunctionsParserBackend, "start_execution", start_execution)
 
 
-def call_this_server(replace: _Replacer, endpoint: Callable[[], str]) -> None:
-    """State machines call their services in the same server, without host prefixes, and with one client per service."""
+def call_this_server(replace: Replacer, endpoint: Callable[[], str | None]) -> None:
+    """State machines call their services in the same cloud, without host prefixes, and with one client per service."""
     clients: dict[tuple[str, str], Any] = {}
     lock = threading.Lock()
 
     def client(*, service_name: str, region_name: str, config: Config, **kwargs: Any) -> Any:
-        kwargs["endpoint_url"] = endpoint()
-        # moto's time-outs of three years overflow in some kernels; a function runs for 15 minutes at most.
-        ours = Config(inject_host_prefix=False, max_pool_connections=50, connect_timeout=30, read_timeout=960)
-        config = config.merge(ours)
         with lock:
             key = (service_name, region_name)
             if key not in clients:
-                clients[key] = boto3.session.Session().client(service_name, region_name, config=config, **kwargs)
+                # moto's time-outs of three years overflow in some kernels; a function runs for 15 minutes at most.
+                ours = Config(inject_host_prefix=False, max_pool_connections=50, connect_timeout=30, read_timeout=960)
+                kwargs["endpoint_url"] = endpoint()
+                clients[key] = _session.client(service_name, region_name, config=config.merge(ours), **kwargs)
             return clients[key]
 
     replace.attribute(boto_client, "boto3", SimpleNamespace(client=client))
 
 
-def invoke_functions(replace: _Replacer, invoke: Callable[[str, bytes], tuple[bytes, bool]]) -> None:
+_session = boto3.session.Session()
+"""One for all clouds of this process: it keeps the service models it has read."""
+
+
+def invoke_functions(replace: Replacer, invoke: Callable[[str, bytes], tuple[bytes, bool]]) -> None:
     """moto's Lambda without Docker echoes. Ours runs the handler; an exception travels in the header, as on AWS."""
 
     def invoke_simple(
@@ -409,7 +431,7 @@ def invoke_functions(replace: _Replacer, invoke: Callable[[str, bytes], tuple[by
     replace.attribute(LambdaSimpleBackend, "invoke", invoke_simple)
 
 
-def register_mwaa(replace: _Replacer) -> None:
+def register_mwaa(replace: Replacer) -> None:
     """A service of our own, in moto's own way: a backend, its URLs, and the name by which moto imports it."""
     from local.mwaa.models import mwaa_backends
     from local.mwaa.urls import url_bases
@@ -422,13 +444,42 @@ def register_mwaa(replace: _Replacer) -> None:
     replace.attribute(moto.backend_index, "backend_url_patterns", patterns)
 
 
-def name_sdk_errors(replace: _Replacer) -> None:
+def name_sdk_errors(replace: Replacer) -> None:
     """moto says mwaa.X where AWS says Mwaa.X, and likewise for all services but two."""
     for service, prefix in SDK_ERROR_PREFIXES.items():
         replace.item(state_task_service_aws_sdk._SERVICE_ERROR_NAMES, service, prefix)
 
 
-def run_glue_jobs(replace: _Replacer, run: Callable[[str, str, Mapping[str, str]], tuple[str, str]]) -> None:
+def start_executions_from_executions(replace: Replacer) -> None:
+    """`states:startExecution`: moto hands its arguments to boto3, and the answer back, as they are spelled there."""
+
+    def ask(self: Any, parameters: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        original_ask(self, parameters, *args, **kwargs)
+        for name in list(parameters):
+            parameters[name[0].lower() + name[1:]] = parameters.pop(name)
+
+    def answer(self: Any, response: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        original_answer(self, response, *args, **kwargs)
+        for name in list(response):
+            value = response.pop(name)
+            response[name[0].upper() + name[1:]] = value.isoformat() if isinstance(value, datetime) else value
+
+    service = state_task_service_sfn.StateTaskServiceSfn
+    original_ask = replace.attribute(service, "_normalise_parameters", ask)
+    original_answer = replace.attribute(service, "_normalise_response", answer)
+
+
+def stay_stopped(replace: Replacer) -> None:
+    """An execution that is stopped in a task trips over its next state, and moto calls it FAILED instead of ABORTED."""
+
+    def set_error(self: Any, error: Any) -> None:
+        if not isinstance(self._program_state, ProgramStopped):
+            original(self, error)
+
+    original = replace.attribute(Environment, "set_error", set_error)
+
+
+def run_glue_jobs(replace: Replacer, run: Callable[[str, str, Mapping[str, str]], tuple[str, str]]) -> None:
     """A run of moto's Glue succeeds by itself, having run nothing. Ours lasts as long as the job's script."""
 
     def start_job_run(self: Any, *args: Any, **kwargs: Any) -> str:
@@ -460,7 +511,7 @@ def _utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def take_loopback_for_encrypted(replace: _Replacer) -> None:
+def take_loopback_for_encrypted(replace: Replacer) -> None:
     """moto heeds a bucket policy's Deny whatever its condition. One against unencrypted transport is left out."""
 
     def get_permission(self: Any, action: str, resource: str) -> Any:

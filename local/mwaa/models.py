@@ -63,9 +63,11 @@ class Site:
     clock: Clock
     make_airflow: MakeAirflow
     environ: Mapping[str, str]
-    endpoint: str
+    endpoint: str | None
+    """None: boto3 calls are answered in this process."""
     home: Path
-    authority: trustme.CA
+    authority: trustme.CA | None
+    """None: gateways have no sockets."""
     real_time: bool
     """Airflow takes its own time to come up and go (in a thread); otherwise the clock says when it has."""
     creation: timedelta = timedelta(minutes=25)
@@ -227,7 +229,7 @@ class MWAABackend(BaseBackend):
             self._last_created[name] = created_at
             arn = f"arn:{self.partition}:airflow:{self.region_name}:{self.account_id}:environment/{name}"
             home = self.site.home / "environments" / f"{name}-{next(self._incarnations)}"
-            home.mkdir(parents=True)
+            home.mkdir(parents=True, exist_ok=True)  # after a fork another process may have the same one
             environment = Environment(arn, self._filled(request, arn, created_at), request.get("Tags", {}), home)
             self.environments[name] = environment
             self._begin(environment, "create", ["CREATING", "AVAILABLE"], self.site.creation)
@@ -476,7 +478,7 @@ class MWAABackend(BaseBackend):
 
     def _airflow_environ(self, environment: Environment) -> dict[str, str]:
         site = self.site
-        sts = boto3.session.Session().client(
+        sts = _session.client(
             "sts", self.region_name, endpoint_url=site.endpoint, aws_access_key_id="local",
             aws_secret_access_key="local", config=Config(inject_host_prefix=False),
         )  # fmt: skip
@@ -497,6 +499,9 @@ class MWAABackend(BaseBackend):
             environment.operation += 1
             self._bring_down(environment)
         self.environments.clear()
+
+
+_session = boto3.session.Session()
 
 
 def configuration_variable(option: str) -> str:

@@ -9,7 +9,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import certifi
 import pytest
+import requests
 
 from local.cloud import LocalCloud
 from local.schedules import transformed
@@ -38,6 +40,20 @@ def test_the_aws_command(cloud: LocalCloud) -> None:
     machine = cloud.stack.resources["Machine"]
     listed = json.loads(aws(cloud, "stepfunctions", "list-executions", "--state-machine-arn", machine).stdout)
     assert execution.arn in [each["executionArn"] for each in listed["executions"]]
+
+
+def test_the_certificate_of_an_environment_is_checked(cloud: LocalCloud) -> None:
+    cloud.site.creation = timedelta(seconds=1)
+    cloud.create_environment(**environment_request(cloud, "sealed"))
+    address = f"https://{cloud.gateway('sealed').hostname}/aws_mwaa/cli"
+    assert requests.post(address, data="version", timeout=10).status_code == 403
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.post(address, data="version", timeout=10, verify=certifi.where())
+
+
+def test_calls_of_worker_processes_cannot_be_seen(cloud: LocalCloud) -> None:
+    with pytest.raises(ValueError, match="in_process=True"):
+        cloud.intercept(lambda *_: None)
 
 
 def test_a_schedule_fires_with_its_own_input(cloud: LocalCloud) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import boto3
 import moto.backends
 import pytest
+from jsonpath_ng.parser import JsonPathParser
 from moto.dynamodb.parsing.validators import UpdateExpressionValidator
+from moto.stepfunctions.parser.api import ExecutionStatus
 from moto.stepfunctions.parser.asl.jsonata import jsonata as moto_jsonata
 from moto.stepfunctions.parser.asl.parse import asl_parser
 
@@ -52,7 +54,7 @@ def test_every_seam_is_applied() -> None:
 
 
 def test_a_seam_without_its_target_is_loud() -> None:
-    with moto_seams._Replacer() as replace, pytest.raises(AttributeError):
+    with moto_seams.Replacer() as replace, pytest.raises(AttributeError):
         replace.attribute(moto_jsonata, "no_such_function", None)
 
 
@@ -62,6 +64,48 @@ def test_list_modules_once(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -
     cloud.client("s3").list_buckets()
     assert listed == []
     assert "stepfunctions" in moto.backends.list_of_moto_modules()
+
+
+def test_list_methods_once(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.client("ssm").describe_parameters()
+    listed: list[Any] = []
+    members = inspect.getmembers
+    monkeypatch.setattr(inspect, "getmembers", lambda *given, **more: listed.append(given) or members(*given, **more))
+    cloud.client("ssm").describe_parameters()
+    assert listed == []
+
+
+def test_parse_each_path_once(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"Put": {"Type": "Pass", "Result": 1, "ResultPath": "$.a", "End": True}}
+    parsed: list[str] = []
+    parse = JsonPathParser.parse
+    monkeypatch.setattr(JsonPathParser, "parse", lambda *given: parsed.append("once") or parse(*given))
+    for _ in range(2):
+        assert run_states(cloud, states, {"b": 2}, QueryLanguage="JSONPath").output == {"a": 1, "b": 2}
+    assert len(parsed) <= 1
+
+
+def test_hand_over_executions(cloud: LocalCloud) -> None:
+    said: list[tuple[str, str]] = []
+
+    def finish(execution: Any, status: str, **_: Any) -> None:
+        execution.exec_status = ExecutionStatus(status)
+
+    takeover = moto_seams.Takeover(
+        start=lambda execution: said.append(("start", execution.exec_arn)),
+        stop=lambda execution: said.append(("stop", execution.exec_arn)),
+        finish=finish,
+        history=lambda execution: [{"id": 1, "type": "ExecutionStarted", "timestamp": execution.start_date}],
+    )
+    client = cloud.client("stepfunctions")
+    with moto_seams.Replacer() as replace:
+        moto_seams.hand_over_executions(replace, takeover)
+        arn = cloud.start("tour-test", {"greet": "you", "count": 1})
+        assert client.describe_execution(executionArn=arn)["status"] == "RUNNING"
+        assert [each["id"] for each in client.get_execution_history(executionArn=arn)["events"]] == [1]
+        client.stop_execution(executionArn=arn)
+        assert client.describe_execution(executionArn=arn)["status"] == "ABORTED"
+    assert said == [("start", arn), ("stop", arn)]
 
 
 def test_parse_each_definition_once(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +235,39 @@ def test_name_sdk_errors(cloud: LocalCloud) -> None:
     ):
         task = {"Type": "Task", "Resource": f"arn:aws:states:::aws-sdk:{resource}", "Arguments": arguments, "End": True}
         assert run_states(cloud, {"Ask": task}).error == error
+
+
+def test_start_executions_from_executions(cloud: LocalCloud) -> None:
+    machine = cloud.client("stepfunctions").create_state_machine(
+        name="started",
+        definition=json.dumps({"StartAt": "Only", "States": {"Only": {"Type": "Pass", "End": True}}}),
+        roleArn="arn:aws:iam::123456789012:role/machine",
+    )["stateMachineArn"]
+    arguments = {"StateMachineArn": machine, "Name": "once", "Input": {"n": "{% $states.input.n %}"}}
+    start = {"Type": "Task", "Resource": "arn:aws:states:::states:startExecution", "Arguments": arguments, "End": True}
+    assert run_states(cloud, {"Start": start}, {"n": 1}).status == "SUCCEEDED"
+    assert cloud.wait(cloud.executions("started")[0]).output == {"n": 1}
+    assert run_states(cloud, {"Start": start}, {"n": 2}).error == "StepFunctions.ExecutionAlreadyExistsException"
+    assert len(cloud.executions("started")) == 1
+
+
+def test_stay_stopped(cloud: LocalCloud) -> None:
+    def stop(_: Any) -> None:
+        for arn in cloud.executions(machine):
+            cloud.client("stepfunctions").stop_execution(executionArn=arn)
+
+    states = {
+        "Greet": {"Type": "Task", "Resource": greet(cloud), "Arguments": {"name": "you"}, "Next": "Then"},
+        "Then": {"Type": "Pass", "End": True},
+    }
+    machine = "stopped"
+    cloud.client("stepfunctions").create_state_machine(
+        name=machine,
+        definition=json.dumps({"QueryLanguage": "JSONata", "StartAt": "Greet", "States": states}),
+        roleArn="arn:aws:iam::123456789012:role/machine",
+    )
+    cloud.before("greet", stop)
+    assert cloud.wait(cloud.start(machine, {})).status == "ABORTED"
 
 
 def test_run_state_machines_and_lambdas_without_docker(cloud: LocalCloud) -> None:

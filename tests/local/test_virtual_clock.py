@@ -151,3 +151,21 @@ def test_real_time_can_be_scaled() -> None:
         began = time.monotonic()
         clock.sleep(100_000, wanted=lambda: time.monotonic() - began < 0.1)
         assert time.monotonic() - began < 1
+
+
+def test_one_step_at_a_time() -> None:
+    """For whoever drives all from one thread."""
+    rung: list[str] = []
+    with VirtualClock(EVENING) as clock:
+        assert not clock.step()
+        clock.at(EVENING + timedelta(hours=2), lambda: rung.append("second"))
+        cancel = clock.at(EVENING + timedelta(minutes=1), lambda: rung.append("never"))
+        clock.at(EVENING + timedelta(hours=1), lambda: rung.append("first"))
+        cancel()
+        with clock.held():
+            assert not clock.step()
+        assert clock.step()
+        assert (rung, clock.now()) == (["first"], EVENING + timedelta(hours=1))
+        assert clock.step()
+        assert (rung, clock.now()) == (["first", "second"], EVENING + timedelta(hours=2))
+        assert not clock.step()
