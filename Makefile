@@ -12,7 +12,7 @@ endif
 UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.venv-uv/bin/uv)
 export UV_LINK_MODE ?= copy
 
-.PHONY: help demo test check bench build dags-bundle docs lock clean
+.PHONY: help demo test check bench sweep build dags-bundle docs lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready  ## Everything, wit
 
 bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready  ## Export and restore against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1").
 	$(PY) -m bench $(ARGS)
+
+sweep: .venv/ready  ## Every fault at every step of the state machines (ARGS="--only dies", ARGS="--replay '...'").
+	PYTHONPATH=src $(PY) -W ignore -m sweep $(ARGS)
 
 build: .venv/ready .venv-sam/ready  ## Build the stack for sam deploy.
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build

@@ -1,0 +1,261 @@
+"""What happens from outside when an execution comes to a task: deaths, people, statuses, other executions, doors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from local.airflow_lies import LIES
+from local.interpreter import TaskCall
+from local.mwaa.models import STATUSES
+from sweep.faults import CarryOut, lost
+from sweep.world import World
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """One thing that happens once, when a task state is first entered (attempt 1): a group and a kind of it."""
+
+    group: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.kind}"
+
+    def strike(self, world: World, task: TaskCall, carry_out: CarryOut) -> Any:
+        """In place of the attempt."""
+        return GROUPS[self.group][self.kind](world, task, carry_out)
+
+
+# --- The execution dies ----------------------------------------------------------------------------------------------
+
+
+def _dies(*, done: bool, events_lost: bool) -> Any:
+    def strike(world: World, task: TaskCall, carry_out: CarryOut) -> Any:
+        if done:
+            carry_out()
+        world.cloud.events_lost = events_lost
+        world.stop(task.execution_arn)
+        world.cloud.events_lost = False
+        raise lost(task)
+
+    return strike
+
+
+def _is_redriven(*, done: bool, tomorrow: bool) -> Any:
+    """The execution dies, and somebody redrives it ten minutes later, or on the next day."""
+
+    def strike(world: World, task: TaskCall, carry_out: CarryOut) -> Any:
+        def redrive() -> None:
+            if world.engine.runs[task.execution_arn].status in ("ABORTED", "TIMED_OUT", "FAILED"):
+                world.engine.redrive(task.execution_arn)
+
+        if done:
+            carry_out()
+        world.stop(task.execution_arn)
+        if tomorrow:
+            world.tomorrow(redrive)
+        else:
+            world.clock.at(world.now + timedelta(minutes=10), redrive)
+        raise lost(task)
+
+    return strike
+
+
+# --- Another execution -----------------------------------------------------------------------------------------------
+
+
+def _meets(story: str, **request: Any) -> Any:
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        world.start(story, **request)
+        return carry_out()
+
+    return strike
+
+
+def _event_again(schedule: str) -> Any:
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        world.fire(schedule)
+        return carry_out()
+
+    return strike
+
+
+# --- The environment -------------------------------------------------------------------------------------------------
+
+
+def _status(status: str, lasting: timedelta | None) -> Any:
+    """It is in that status: for this one look, or for so long."""
+
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        environment = world.environment
+        if environment is None:
+            return carry_out()
+        before, operation = environment.status, environment.operation
+        environment.status = status
+
+        def back() -> None:
+            if environment.operation == operation and environment.status == status:
+                environment.status = before
+
+        if lasting is not None:
+            world.clock.at(world.now + lasting, back)
+            return carry_out()
+        try:
+            return carry_out()
+        finally:
+            back()
+
+    return strike
+
+
+# --- People ----------------------------------------------------------------------------------------------------------
+
+
+def _person(act: Callable[[World], None]) -> Any:
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        if world.airflow is not None:
+            act(world)
+        return carry_out()
+
+    return strike
+
+
+def _adds_dag(world: World) -> None:
+    world.airflow.add_dag("brand.new", every=timedelta(hours=6))
+    world.expected_active.add("brand.new")
+
+
+def _pauses(world: World) -> None:
+    if "orders.hourly" in world.airflow.active_dags:  # what we have paused, nobody can pause
+        world.airflow.pause("orders.hourly")
+        world.expected_active.discard("orders.hourly")
+
+
+def _unpauses(dag_id: str) -> Callable[[World], None]:
+    def act(world: World) -> None:
+        world.airflow.pause(dag_id, paused=False)
+        world.expected_active.add(dag_id)
+
+    return act
+
+
+def _clears(world: World) -> None:
+    runs = [row for row in world.airflow.rows("dag_run") if row["dag_id"] == "orders.hourly"]
+    if runs:
+        world.airflow.clear("orders.hourly", runs[-1]["run_id"])
+
+
+# --- The exporter ----------------------------------------------------------------------------------------------------
+
+
+def _lie(name: str) -> Any:
+    """From now on exports tell this lie."""
+
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        world.airflow.script.faults.lie(name)
+        return carry_out()
+
+    return strike
+
+
+# --- Doors that do not open ------------------------------------------------------------------------------------------
+
+
+def _throttled(times: int) -> Any:
+    """So many of the next calls of AWS are throttled."""
+
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        left = [times]
+
+        def hook(service: str, operation: str, _: Any) -> None:
+            if left[0] > 0 and service != "lambda" and world.cloud.functions.running is not None:
+                left[0] -= 1
+                raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, operation)
+
+        world.intercept(hook=hook)
+        return carry_out()
+
+    return strike
+
+
+def _rest(status: int, times: int) -> Any:
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        if world.airflow is not None:
+            world.airflow.rest_answers(status, times)
+        return carry_out()
+
+    return strike
+
+
+def _gateway(change: Callable[[Any], None]) -> Any:
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        environment = world.environment
+        if environment is not None and environment.gateway is not None:
+            change(environment.gateway)
+        return carry_out()
+
+    return strike
+
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "dies": {
+        "before, and everybody hears": _dies(done=False, events_lost=False),
+        "before, and nobody hears": _dies(done=False, events_lost=True),
+        "after, and everybody hears": _dies(done=True, events_lost=False),
+        "after, and nobody hears": _dies(done=True, events_lost=True),
+    },
+    "is redriven": {
+        "at once, nothing done": _is_redriven(done=False, tomorrow=False),
+        "at once, all done": _is_redriven(done=True, tomorrow=False),
+        "tomorrow, nothing done": _is_redriven(done=False, tomorrow=True),
+        "tomorrow, all done": _is_redriven(done=True, tomorrow=True),
+    },
+    "meets": {
+        "an evening by hand": _meets("sleep"),
+        "a forced evening": _meets("sleep", force=True),
+        "a morning by hand": _meets("wake"),
+        "an extract": _meets("extract"),
+        "the watchdog": _event_again("watchdog"),
+        "its event again": _event_again("sleep"),
+    },
+    "status for one look": {status: _status(status, None) for status in sorted(STATUSES)},
+    "status for an hour": {status: _status(status, timedelta(hours=1)) for status in sorted(STATUSES - {"DELETED"})},
+    "person": {
+        "edits a variable": _person(lambda world: world.airflow.set_variable("colour", "green")),
+        "edits a connection": _person(lambda world: world.airflow.set_connection("warehouse", "postgres", host="new")),
+        "starts a run": _person(lambda world: world.airflow.trigger("orders.hourly")),
+        "starts a run of a paused DAG": _person(lambda world: world.airflow.trigger("resting")),
+        "adds a DAG": _person(_adds_dag),
+        "pauses a DAG": _person(_pauses),
+        "unpauses a DAG": _person(_unpauses("resting")),
+        "unpauses a DAG that was paused for the night": _person(_unpauses("orders.hourly")),
+        "clears a task": _person(_clears),
+    },
+    "lie": {name: _lie(name) for name in LIES},
+    "door": {
+        "throttled once": _throttled(1),
+        "throttled three times": _throttled(3),
+        "REST answers 503": _rest(503, 2),
+        "REST answers 500 for long": _rest(500, 40),
+        "CLI answers 307": _gateway(lambda gateway: setattr(gateway, "redirects", True)),
+        "CLI tokens expire": _gateway(lambda gateway: gateway.refusals.extend([403, 403])),
+        "CLI answers 503": _gateway(lambda gateway: gateway.refusals.extend([503, 503])),
+    },
+}
+
+
+def every_disturbance(resource: str) -> list[Disturbance]:
+    """All that can happen when a task of this resource is first tried."""
+    groups = ["dies", "is redriven", "meets"]
+    if ":lambda:" in resource:
+        groups += ["door", "person"]
+    if "DescribeEnvironment" in resource:
+        groups += ["status for one look", "status for an hour"]
+    if "StartExport" in resource:
+        groups.append("lie")
+    return [Disturbance(group, kind) for group in groups for kind in GROUPS[group]]

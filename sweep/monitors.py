@@ -1,0 +1,245 @@
+"""What must hold, whatever has happened. Each finding begins with the name of the law that was broken."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from datetime import datetime
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from sweep.world import ENVIRONMENT, SECRETS, World
+
+LAWS = {
+    "S1": "no delete of a living environment without a verified export of this very run and a blueprint",
+    "S2": "only the execution that holds the lease changes an environment",
+    "S3": "the DAGs that were active are active, or the environment is asleep",
+    "S4": "no secret in any log, history, object, record or notification",
+    "S5": "no history holds States.Runtime or States.DataLimitExceeded",
+    "S6": "no restore into an incarnation that has its memory or is older than the delete",
+    "S7": "what Airflow knew when it was deleted, it knows again",
+    "S8": "the last state of an execution tells the truth",
+    "L1": "in the end awake, asleep, or a human was told",
+    "L2": "the lease is free, or held by an execution that runs",
+    "L3": "recover or the next schedule brings it to where it should be",
+    "L4": "a track in which nothing else goes wrong ends as it should",
+}
+MUTATING = ("dags pause", "dags unpause", "dags trigger", "dags delete", "variables set", "connections add")
+RESTORE_EVENT = "transient_mwaa_restore"
+UNRECOVERABLE = ("States.Runtime", "States.DataLimitExceeded")
+
+
+class Monitors:
+    """Looks over the shoulder of one world; `broken` lists what it has seen."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.broken: list[str] = []
+        self.deletes = 0
+        self.known: Any = None
+        """What Airflow knew when its environment was last deleted."""
+        self._deleted_at: datetime | None = None
+        self._began = world.now
+        self._known = frozenset(world.objects())
+        self._messages_before = len(world.messages)
+        self._watch_mwaa()
+        self._watch_airflow(world.airflow) if world.airflow else None
+        world.folder.when_created(self._watch_airflow)
+
+    def break_(self, law: str, what: str) -> None:
+        """Notes that a law was broken, once per wording."""
+        finding = f"{law} {what}"
+        if finding not in self.broken:
+            self.broken.append(finding)
+
+    # --- While it happens ---
+
+    def _watch_mwaa(self) -> None:
+        backend = self.world.cloud.mwaa
+        delete, create = backend.delete_environment, backend.create_environment
+
+        def delete_environment(Name: str) -> None:  # noqa: N803
+            environment = backend.environments.get(Name)
+            living = environment is not None and environment.status in ("AVAILABLE", "UPDATE_FAILED")
+            knows = environment.airflow.what_airflow_knows() if living else None  # type: ignore[union-attr]
+            delete(Name=Name)
+            if living and environment is not None:
+                self._check_delete(environment)
+                self.known, self._deleted_at = knows, self.world.now
+                self.deletes += 1
+            self._check_holder(f"delete_environment({Name})")
+
+        def create_environment(request: dict[str, Any]) -> str:
+            arn = create(request)
+            self._check_holder(f"create_environment({request['Name']})")
+            return arn
+
+        backend.delete_environment = delete_environment
+        backend.create_environment = create_environment
+
+    def _watch_airflow(self, airflow: Any) -> None:
+        run_command = airflow.cli
+
+        def cli(command: str) -> Any:
+            answer = run_command(command)
+            if command.startswith(MUTATING) and self._machine() != "extract-history":
+                self._check_holder(command)
+            return answer
+
+        airflow.cli = cli
+
+    def _machine(self) -> str:
+        current = self.world.engine.current
+        return self.world.engine.machine_of(current[-1].execution_arn) if current else ""
+
+    def _check_holder(self, what: str) -> None:
+        current = self.world.engine.current
+        owner = self.world.record.get("lease_owner")
+        if not current:
+            return
+        task = current[-1]
+        if owner != task.execution_arn:
+            self.break_("S2", f"{what.split(' --')[0]} by {self._machine()}, {task.state!r}, which holds no lease")
+
+    def _check_delete(self, environment: Any) -> None:
+        """The environment is being deleted now: was it allowed?"""
+        current = self.world.engine.current
+        born = environment.members["CreatedAt"].isoformat(timespec="seconds")
+        record = self.world.record
+        if not current:
+            self.break_("S1", "deleted by nobody we know")
+            return
+        digest = hashlib.sha256(current[-1].execution_arn.encode()).hexdigest()[:8]
+        verified = self.world.read(f"environments/{ENVIRONMENT}/verified_export.json") or {}
+        if not str(verified.get("export_id", "")).endswith(digest):
+            self.break_("S1", f"the last verified export {verified.get('export_id')} is not of this run")
+        if datetime.fromisoformat(verified.get("incarnation") or "1970-01-01T00:00:00+00:00") != datetime.fromisoformat(
+            born
+        ):
+            self.break_("S1", "the last verified export is of another incarnation")
+        if record.get("export_id") != verified.get("export_id"):
+            self.break_("S1", "the record names another export than the verified one")
+        blueprint = self.world.body(record.get("blueprint_key", "none"))
+        if blueprint is None or hashlib.sha256(blueprint).hexdigest() != record.get("blueprint_sha256"):
+            self.break_("S1", "the recorded blueprint is not there as recorded")
+
+    # --- At rest ---
+
+    @property
+    def told(self) -> bool:
+        """Whether a human was told since these monitors look."""
+        return len(self.world.messages) > self._messages_before
+
+    @property
+    def asleep(self) -> bool:
+        return self.world.environment is None
+
+    def unwell(self) -> list[str]:
+        """Why the environment is not awake and whole; empty when it is."""
+        environment = self.world.environment
+        if environment is None:
+            return ["it is gone"]
+        if environment.status not in ("AVAILABLE", "UPDATE_FAILED"):
+            return [f"it is {environment.status}"]
+        found = []
+        active = set(self.world.airflow.active_dags)
+        if missing := self.world.expected_active - active:
+            found.append(f"paused: {sorted(missing)}")
+        if extra := active - self.world.expected_active:
+            found.append(f"active, but nobody wanted it: {sorted(extra)}")
+        if self._deleted_at and environment.members["CreatedAt"] > self._deleted_at:
+            incarnation = environment.members["CreatedAt"].isoformat(timespec="seconds")
+            if self.world.record.get("restored_incarnation") != incarnation:
+                found.append("it has no memory")
+        return found
+
+    def rest(self, when: str) -> None:
+        """Nothing is going on for the moment, or nothing should be."""
+        unwell = self.unwell()
+        if self.asleep and not self.deletes:
+            self.break_("S1", f"{when}: the environment is gone, and nobody has seen it go")
+        if not self.asleep and unwell and not self.told and not self._somebody_at_work():
+            self.break_("L1", f"{when}: {unwell}, and nobody was told")
+        owner = self.world.record.get("lease_owner")
+        if owner and self.world.engine.runs[owner].outcome is not None:
+            self.break_("L2", f"{when}: the lease belongs to {self.world.engine.machine_of(owner)}, which has ended")
+
+    def _somebody_at_work(self) -> bool:
+        return any(run.outcome is None for run in self.world.engine.runs.values())
+
+    def ended(self, arn: str) -> None:
+        """An execution is over: does its last state tell the truth?"""
+        path = self.world.path(arn)
+        outcome = self.world.engine.runs[arn].outcome
+        if not path or outcome is None or outcome.status in ("ABORTED", "TIMED_OUT"):
+            return
+        last, machine = path[-1], self.world.engine.machine_of(arn)
+        if last in ("Asleep", "Already asleep") and not self.asleep:
+            self.break_("S8", f"{machine} says {last!r}, but it is there")
+        if last in ("Awake", "Already awake") and self.unwell():
+            self.break_("S8", f"{machine} says {last!r}, but {self.unwell()}")
+        if last.startswith("Still awake:") and self.asleep:
+            self.break_("S8", f"{machine} says {last!r}, but it is gone")
+
+    def whole(self, when: str) -> None:
+        """By now it must be awake, with everything it knew."""
+        if unwell := self.unwell():
+            if any(each.startswith(("paused", "active")) for each in unwell):
+                self.break_("S3", f"{when}: {unwell}")
+            self.break_("L3", f"{when}: {unwell}")
+            return
+        if self.deletes:
+            knows = self.world.airflow.what_airflow_knows()
+            for difference in self.known.lost_until(knows, active=self.world.expected_active):
+                self.break_("S7", f"{when}: {difference}")
+
+    def afterwards(self) -> None:
+        """Looks through everything that was left behind."""
+        for arn, run in self.world.engine.runs.items():
+            for event in run.history:
+                text = json.dumps(event.details, default=str)
+                if any(name in text for name in UNRECOVERABLE):
+                    self.break_("S5", f"{self.world.engine.machine_of(arn)} {event.state}: {text[:200]}")
+                if _secret(text):
+                    self.break_("S4", f"in the history of {self.world.engine.machine_of(arn)} at {event.state}")
+        for subject, message in self.world.messages:
+            if _secret(subject + message):
+                self.break_("S4", f"in the notification {subject!r}")
+        if _secret(json.dumps(self.world.record)):
+            self.break_("S4", "in the record")
+        for (key, version_id), body in self.world.objects().items():
+            if (key, version_id) not in self._known and _secret(_text(key, body)):
+                self.break_("S4", f"in the object {key}")
+        for log in sorted((self.world.cloud.home / "logs").glob("*.log")):
+            if _secret(log.read_text()):
+                self.break_("S4", f"in the log {log.name}")
+        if self.world.airflow is not None:
+            self._check_restores()
+
+    def _check_restores(self) -> None:
+        born = self.world.environment.members["CreatedAt"]
+        new = [
+            row
+            for row in self.world.airflow.rows("log")
+            if row["event"] == RESTORE_EVENT and row["dttm"] > max(born, self._began)
+        ]
+        if len(new) > 1:
+            self.break_("S6", f"{len(new)} restores into one incarnation")
+        if new and (self._deleted_at is None or born < self._deleted_at):
+            self.break_("S6", "a restore into an incarnation older than the delete")
+
+
+def _secret(text: str) -> bool:
+    return any(secret in text for secret in SECRETS)
+
+
+def _text(key: str, body: bytes) -> str:
+    """What can be read in an object; the columns of a Parquet file included."""
+    if not key.endswith(".parquet"):
+        return body.decode("latin-1")
+    try:
+        return str(pq.read_table(io.BytesIO(body)).to_pydict())
+    except Exception:  # a corrupted file: nothing to be read in it but its bytes
+        return body.decode("latin-1")

@@ -1,0 +1,180 @@
+"""Stories that together pass through every task state of every state machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from botocore.exceptions import ReadTimeoutError
+
+from sweep.world import DAY, ENVIRONMENT, SLEEP_AT, WAKE_AT, WATCHES, World
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Track:
+    """`prepare` sets the scene, `begin` starts what the track is about and returns the execution's ARN."""
+
+    name: str
+    part: str
+    """night: begins at SLEEP_AT in an awake environment; day: begins at WAKE_AT after a good night."""
+    ends: str
+    """Last state of what it is about, if nothing else goes wrong."""
+    begin: Callable[[World], str]
+    prepare: Callable[[World], None] = lambda _: None
+    later: timedelta = timedelta()
+    """So long after the usual hour."""
+
+
+def until_begin(world: World, track: Track) -> None:
+    """From Monday morning to the moment at which the track begins."""
+    if track.part == "day":
+        world.until(SLEEP_AT)
+        world.settle([world.fire("sleep")])
+        world.until(WAKE_AT - HOUR)
+    else:
+        world.until(SLEEP_AT - HOUR)
+    track.prepare(world)
+    world.until((WAKE_AT if track.part == "day" else SLEEP_AT) + track.later)
+
+
+def until_whole(world: World, track: Track, rest: Callable[[str], None], whole: Callable[[], bool]) -> None:
+    """Lets schedules and watchdog do their work, until the day on which it must be awake; `rest` looks in between."""
+    if track.part == "night":
+        for pause in WATCHES["night"]:
+            world.until(SLEEP_AT + pause)
+            world.fire("watchdog")
+        world.until(WAKE_AT - HOUR)
+        rest("in the night")
+        world.until(WAKE_AT)
+        world.fire("wake")
+    for morning in (WAKE_AT, WAKE_AT + DAY):
+        if morning > WAKE_AT:
+            world.until(morning)
+            world.fire("wake")
+        for pause in WATCHES["day"]:
+            world.until(morning + pause)
+            world.fire("watchdog")
+            if world.now >= morning + WATCHES["day"][0] and whole():
+                break
+        world.until(world.now + HOUR)
+        rest("by day")
+        if whole():
+            return
+
+
+def _dies_at(world: World, story: str, state: str, **request: Any) -> str:
+    """An execution that was stopped when it had come to a state, and of which nobody heard."""
+    world.cloud.events_lost = True
+    arn = world.start(story, **request)
+    for _ in range(2000):
+        if state in world.path(arn):
+            break
+        world.clock.sleep(5)
+    world.stop(arn)
+    world.cloud.events_lost = False
+    return arn
+
+
+def _dead_evening(world: World) -> None:
+    _dies_at(world, "sleep", "Give the export a moment")
+
+
+def _dead_morning(world: World) -> None:
+    _dies_at(world, "wake", "Wait for the creation")
+
+
+def _busy_until_morning(world: World) -> None:
+    world.airflow.busy_until(WAKE_AT)
+    world.expected_active.add("long_haul")
+
+
+def _busy_for_an_hour(world: World) -> None:
+    world.airflow.busy_until(SLEEP_AT + HOUR)
+    world.expected_active.add("long_haul")
+
+
+def _unavailable_until_repaired(world: World) -> None:
+    environment = world.environment
+    environment.status = "UNAVAILABLE"
+    world.clock.at(WAKE_AT - 2 * HOUR, lambda: setattr(environment, "status", "AVAILABLE"))
+
+
+def _asleep_already(world: World) -> None:
+    world.settle([world.start("sleep", force=True)])
+
+
+def _delete_without_answer(world: World) -> None:
+    """The first delete is accepted, but the answer is lost."""
+
+    def after(service: str, operation: str, _: Any) -> None:
+        if (service, operation) == ("mwaa", "DeleteEnvironment") and not lost:
+            lost.append(operation)
+            raise ReadTimeoutError(endpoint_url="mwaa")
+
+    lost: list[str] = []
+    world.intercept(after=after)
+
+
+def _edited_before_delete(world: World) -> None:
+    """Somebody edits a variable just before each delete."""
+    world.cloud.before("delete_environment", lambda _: world.airflow.set_variable("colour", f"edited at {world.now}"))
+
+
+def _creation_fails_once(world: World) -> None:
+    world.cloud.mwaa.script(ENVIRONMENT, create=["CREATING", "CREATE_FAILED"], error="No capacity.")
+
+
+def _restore_fails(world: World) -> None:
+    world.folder.when_created(lambda airflow: airflow.fails_restore())
+
+
+def _late_dag(world: World) -> None:
+    world.folder.parses_dag_late("orders.hourly", 10 * timedelta(minutes=1))
+
+
+def _awake_but_owing(world: World) -> None:
+    _dies_at(world, "sleep", "Give the export a moment")
+
+
+def _in_an_update(world: World) -> None:
+    world.cloud.mwaa.script(ENVIRONMENT, update=["UPDATING", "CREATING_SNAPSHOT", "AVAILABLE"])
+    world.clock.at(
+        SLEEP_AT - timedelta(minutes=2),
+        lambda: world.cloud.mwaa.update_environment({"Name": ENVIRONMENT, "MaxWorkers": 5}),
+    )
+
+
+def _fires(schedule: str) -> Callable[[World], str]:
+    return lambda world: world.fire(schedule)
+
+
+TRACKS = (
+    Track("evening", "night", "Asleep", _fires("sleep")),
+    Track("morning", "day", "Awake", _fires("wake")),
+    Track("evening after one that died", "night", "Asleep", _fires("sleep"), _dead_evening),
+    Track("evening with work until morning", "night", "Still awake: work was still running",
+          lambda world: world.start("sleep"), _busy_until_morning, later=7 * HOUR),
+    Track("evening with work for an hour", "night", "Asleep", _fires("sleep"), _busy_for_an_hour),
+    Track("evening in an update", "night", "Asleep", _fires("sleep"), _in_an_update),
+    Track("evening whose export fails", "night", "Still awake: the export failed", _fires("sleep"),
+          lambda world: world.airflow.fails_export()),
+    Track("evening that is asleep already", "night", "Already asleep", _fires("sleep"), _asleep_already),
+    Track("evening whose delete is not answered", "night", "Asleep", _fires("sleep"), _delete_without_answer),
+    Track("evening with edits before each delete", "night", "Still awake: it changed again and again",
+          _fires("sleep"), _edited_before_delete),
+    Track("evening of a broken environment", "night", "Still awake: the environment cannot be used",
+          _fires("sleep"), _unavailable_until_repaired),
+    Track("morning whose creation fails", "day", "Awake", _fires("wake"), _creation_fails_once),
+    Track("morning after one that died", "day", "Awake", _fires("wake"), _dead_morning),
+    Track("morning whose restore fails", "day", "Awake, but without its memory", _fires("wake"), _restore_fails),
+    Track("morning with a DAG that is parsed late", "day", "Awake", _fires("wake"), _late_dag),
+    Track("morning of an environment that stayed awake", "night", "Already awake",
+          lambda world: world.start("wake"), _awake_but_owing),
+    Track("extract", "night", "The lake is up to date", _fires("extract")),
+    Track("watchdog after an evening that died", "night", "Awake again", _fires("watchdog"), _dead_evening),
+    Track("watchdog after a morning that died", "day", "The morning begins again", _fires("watchdog"), _dead_morning),
+)  # fmt: skip

@@ -1,0 +1,165 @@
+"""The sweep itself: tracks end well, monitors see what they are there for, mutants are found, names are replayed."""
+
+import dataclasses
+import json
+import os
+from datetime import timedelta
+
+import pytest
+
+from local.interpreter import TaskFailed
+from sweep.__main__ import pairs, parse, wrongs
+from sweep.forks import Forks
+from sweep.monitors import LAWS, Monitors
+from sweep.mutants import mutants
+from sweep.scenarios import BY_NAME, Player, Scenario, Where, play
+from sweep.tracks import TRACKS
+from sweep.world import SLEEP_AT, World
+
+pytestmark = pytest.mark.stories
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with World(tmp_path_factory.mktemp("sweep") / "home") as world:
+        yield world
+
+
+@pytest.fixture
+def in_child(world, tmp_path):
+    """Does something to a copy of the world, and gives back what it answers."""
+
+    def run(work):
+        answer = tmp_path / "answer"
+        if os.fork() == 0:
+            try:
+                answer.write_text(json.dumps(work(world)))
+            finally:
+                os._exit(0)
+        os.wait()
+        return json.loads(answer.read_text())
+
+    return run
+
+
+def played(in_child, scenario):
+    return in_child(lambda world: dataclasses.asdict(play(world, scenario)))
+
+
+@pytest.mark.parametrize("track", TRACKS, ids=lambda track: track.name)
+def test_every_track_ends_well(in_child, track):
+    assert played(in_child, Scenario(track.name))["broken"] == []
+
+
+def test_a_delete_by_hand_breaks_the_first_law(in_child):
+    def deletes(world):
+        monitors = Monitors(world)
+        world.cloud.mwaa.delete_environment(Name="dev")
+        return monitors.broken
+
+    assert [each[:2] for each in in_child(deletes)] == ["S1"]
+
+
+def test_an_execution_that_acts_without_the_lease_breaks_the_second(in_child):
+    def loses_the_lease(world):
+        player = Player(world, BY_NAME["evening"])
+        player.prepare()
+        table = world.outputs["RecordsTableName"]
+
+        def rob(task, carry_out):
+            if task.state == "Start the export":
+                answer = carry_out()
+                world.cloud.client("dynamodb").update_item(
+                    TableName=table, Key={"environment": {"S": "dev"}}, UpdateExpression="SET lease_owner = :thief",
+                    ExpressionAttributeValues={":thief": {"S": "thief"}},
+                )  # fmt: skip
+                world.airflow.cli("dags pause orders.hourly")
+                raise TaskFailed(answer["export_id"])
+            return carry_out()
+
+        world.engine.attempt = rob
+        world.until(SLEEP_AT)
+        world.fire("sleep")
+        world.until(SLEEP_AT + timedelta(minutes=5))
+        return player.monitors.broken
+
+    assert [each[:2] for each in in_child(loses_the_lease)] == ["S2"]
+
+
+def test_a_dag_that_stays_paused_breaks_the_third_and_is_told(in_child):
+    def forgets(world):
+        monitors = Monitors(world)
+        world.airflow.pause("orders.hourly")
+        monitors.rest("now")
+        monitors.whole("now")
+        return monitors.broken
+
+    assert [each[:2] for each in in_child(forgets)] == ["S3", "L1", "L3"]
+
+
+def test_a_secret_in_clear_breaks_the_fourth(in_child):
+    def leaks(world):
+        monitors = Monitors(world)
+        s3 = world.cloud.client("s3")
+        s3.put_object(Bucket=world.bucket, Key="leak.json", Body=b'{"password": "the-warehouse-s3cret"}')
+        monitors.afterwards()
+        return monitors.broken
+
+    assert in_child(leaks) == ["S4 in the object leak.json"]
+
+
+def test_a_row_that_does_not_come_back_breaks_the_seventh(in_child):
+    def loses(world):
+        player = Player(world, BY_NAME["evening"])
+        world.folder.when_created(lambda airflow: None)
+        player.prepare()
+        world.until(SLEEP_AT)
+        world.settle([world.fire("sleep")])
+        world.until(SLEEP_AT + timedelta(hours=11))
+        world.settle([world.fire("wake")])
+        world.airflow.tables["dag_run"].rows.pop(0)
+        player.monitors.whole("now")
+        return player.monitors.broken
+
+    assert [each[:2] for each in in_child(loses)] == ["S7"]
+
+
+def test_a_scenario_is_replayed_by_its_name():
+    for wrong in wrongs(":lambda: StartExport DescribeEnvironment"):
+        scenario = Scenario("evening", ((Where("spin-down", "Start the export"), wrong),))
+        assert parse(str(scenario)) == scenario
+    visited = [("morning", "spin-up", "Take the lease", "arn:aws:states:::dynamodb:updateItem")]
+    for scenario in pairs(visited, seed=7):
+        assert parse(str(scenario)) == scenario
+    with pytest.raises(ValueError, match="No scenario"):
+        parse("evening | spin-down: Start the export / a meteorite")
+
+
+def test_a_child_that_crashes_is_a_finding(tmp_path):
+    forks = Forks(1, tmp_path / "reports")
+    forks.run("crashes", lambda: 1 / 0)
+    forks.wait()
+    assert "ZeroDivisionError" in forks.read()[0]["broken"][0]
+
+
+def test_laws_and_mutants_are_what_the_documents_say():
+    assert set(LAWS) == {"S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "L1", "L2", "L3", "L4"}
+    names = [mutant.name for mutant in mutants()]
+    assert len(names) == len(set(names)) > 100
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "spin-down: Is every row safe?: not ($verdict.good)",
+        "spin-up: Record that its memory is back: skips 'Give the DAGs back'",
+    ],
+)
+def test_a_mutant_is_noticed(in_child, name):
+    mutant = next(each for each in mutants() if each.name == name)
+
+    def notices(world):
+        mutant.apply(world)
+        return play(world, Scenario("evening")).broken
+
+    assert in_child(notices)
