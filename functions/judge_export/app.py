@@ -7,12 +7,14 @@ from aws_lambda_powertools import Logger
 
 from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.exports import Exports, SealedSecrets
+from transient_mwaa.aws.last_look import LastLook
 from transient_mwaa.domain.verdict import judge
 
 logger = Logger()
 exports = Exports.from_env()
 rest = AirflowRest.from_env()
 secrets = SealedSecrets.from_env()
+last_look = LastLook.from_env()
 
 
 @logger.inject_lambda_context
@@ -20,19 +22,21 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     """Weighs every finding, the totals and the secrets, and writes a verdict with every reason."""
     name, key, version_id = event["environment"], event["manifest_key"], event["manifest_version_id"]
     manifest = exports.manifest(name, event["export_id"], key, version_id)
+    totals = rest.totals(name)
     verdict = judge(
         manifest,
         key,
         version_id,
         findings=exports.findings(manifest),
         secrets=secrets.examine(manifest),
-        totals=rest.totals(name),
+        totals=totals,
         incarnation=event["incarnation"],
         verified=exports.verified(name),
         now=datetime.now(UTC),
     )
     verdict_key = exports.write_verdict(verdict)
     logger.info("Judged the export", extra={"good": verdict.good, "reasons": verdict.reasons[:20]})
+    last_look.explain(verdict, manifest, totals)
     return {
         "good": verdict.good,
         "reasons": len(verdict.reasons),

@@ -1,17 +1,22 @@
 """Stores what is needed to create the environment again, and refuses what could not be created."""
 
+import os
 from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
 
+from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.blueprints import Blueprints
 from transient_mwaa.aws.mwaa import Mwaa, require_incarnation
 from transient_mwaa.domain.blueprint import derive
+from transient_mwaa.domain.eager import eager, require_accepted
 
 logger = Logger()
 mwaa = Mwaa.from_env()
+rest = AirflowRest.from_env()
 blueprints = Blueprints.from_env()
+accepted = [name.strip() for name in os.environ.get("ACCEPTED_EAGER_DAGS", "").split(",")]
 
 
 @logger.inject_lambda_context
@@ -20,6 +25,8 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
     name, incarnation = event["environment"], event["incarnation"]
     environment = require_incarnation(mwaa.require(name), incarnation)
     derived = derive(environment, mwaa.create_shape(), mwaa.environment_shape())
-    key, sha256 = blueprints.write(name, incarnation, derived, datetime.now(UTC))
-    logger.info("Wrote the blueprint", extra={"blueprint_key": key})
+    found = eager(rest.schedules(name))
+    key, sha256 = blueprints.write(name, incarnation, derived, found, datetime.now(UTC))
+    require_accepted(name, found, accepted)
+    logger.info("Wrote the blueprint", extra={"blueprint_key": key, "eager": [dag.dag_id for dag in found]})
     return {"blueprint_key": key, "blueprint_sha256": sha256}

@@ -28,7 +28,18 @@ AUTHORITY = trustme.CA()
 PASSWORD = "hunter2-in-configuration"
 ME = "arn:aws:states:us-east-1:123456789012:execution:spin-up:now"
 LEASE = {"owner": ME, "fence": "7"}
-
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": ["airflow.amazonaws.com", "airflow-env.amazonaws.com"]},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+)
 
 VARIABLES = {
     "DATA_BUCKET": "data",
@@ -43,6 +54,8 @@ VARIABLES = {
     "DRAIN_POLICY": "postpone",
     "DRAIN_MINUTES": "30",
     "ENVIRONMENT_KEY_ARN": "",
+    "END_OF_SUPPORT": "",
+    "ACCEPTED_EAGER_DAGS": "",
 }
 
 
@@ -113,7 +126,7 @@ class Cloud:
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         self.subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24")["Subnet"]["SubnetId"] for n in (1, 2)]
         self.group = ec2.create_security_group(GroupName="mwaa", Description="mwaa", VpcId=vpc)["GroupId"]
-        role = iam.create_role(RoleName="airflow", Path="/service-role/", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        role = iam.create_role(RoleName="airflow", Path="/service-role/", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
         self.key = self.client("kms").create_key()["KeyMetadata"]["Arn"]
         self.client("dynamodb").create_table(
             TableName="records",
@@ -207,7 +220,7 @@ def client(service):
 
 @contextmanager
 def standing(home, monkeypatch):
-    with mock_aws(), moto_seams._Replacer() as replace:
+    with mock_aws(), moto_seams.Replacer() as replace:
         moto_seams.register_mwaa(replace)
         cloud = Cloud(home, monkeypatch)
         try:

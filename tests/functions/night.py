@@ -20,6 +20,7 @@ from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.encryption import Encryption
 from transient_mwaa.aws.mwaa import Mwaa
 from transient_mwaa.domain import layout
+from transient_mwaa.domain.manifest import EXPECTED_TABLES, KEYS
 
 ENVIRONMENT = "dev"
 EXPORT_ID = "20261122T230501Z-1a2b3c4d"
@@ -27,10 +28,13 @@ CREATED_AT = datetime(2026, 11, 22, 8, tzinfo=UTC)
 INCARNATION = CREATED_AT.isoformat()
 OWNER = "arn:aws:states:us-east-1:123456789012:execution:spin-down:evening"
 LEASE = {"owner": OWNER, "fence": "7"}
+KNOWN_DAGS = ["db_export_dag", "etl", "paused_by_a_human"]
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 
 AT = datetime(2026, 11, 22, 20, 0, 0, 123456, tzinfo=UTC)
 DAG_RUN = {
+    "dag_id": (pa.string(), "text", ["etl", "etl", "load", "load"]),
+    "run_id": (pa.string(), "text", ["1", "2", "1", "2"]),
     "id": (pa.int32(), "integer", [1, 2, 3, None]),
     "huge": (pa.int64(), "integer", [2**63 - 1, 2**63 - 1, -(2**63), None]),
     "external": (pa.bool_(), "boolean", [True, None, False, True]),
@@ -55,6 +59,13 @@ SECRETS = {
     "ab_user": [{"username": "admin", "password": "pbkdf2:hunter2"}],
 }
 Columns = dict[str, tuple[pa.DataType, str, list[Any]]]
+
+
+def keyed(table: str, columns: Columns) -> Columns:
+    """The columns, with the table's own keys before them."""
+    rows = range(len(next(iter(columns.values()))[2]))
+    keys: Columns = {name: (pa.string(), "text", [f"{name} {row}" for row in rows]) for name in KEYS.get(table, ())}
+    return {**keys, **columns}
 
 
 def parquet(columns: Columns) -> bytes:
@@ -83,12 +94,19 @@ class Airflow:
             "Name": ENVIRONMENT,
             "Status": "AVAILABLE",
             "CreatedAt": CREATED_AT.timestamp(),
+            "ExecutionRoleArn": "arn:aws:iam::123456789012:role/service-role/airflow-dev",
+            "SourceBucketArn": "arn:aws:s3:::airflow-dev",
+            "DagS3Path": "dags",
+            "EnvironmentClass": "mw1.small",
+            "NetworkConfiguration": {"SubnetIds": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]},
+            "AirflowConfigurationOptions": {"smtp.smtp_password": "hunter2"},
+            "Tags": {"team": "data"},
         }
         self.totals = {"connections": 2, "dagRuns": 4, "pools": 2, "taskInstances": 2, "variables": 1}
         self.dags = [{"dag_id": "etl", "is_paused": True}, {"dag_id": "db_export_dag", "is_paused": False}]
         self.dag_runs: list[dict[str, Any]] = []
         self.task_instances: list[dict[str, Any]] = []
-        self.event_logs: list[dict[str, Any]] = [{"event_log_id": 42, "dag_id": "db_export_dag", "event": "success"}]
+        self.event_logs: list[dict[str, Any]] = [{"event_log_id": 3, "dag_id": "db_export_dag", "event": "success"}]
         self.calls: list[str] = []
         self.refusal: tuple[int, str, str] | None = None
         self.before_delete: Any = None
@@ -167,6 +185,8 @@ class Night:
         self.airflow = Airflow()
         self.event: dict[str, Any] = {}
         self.manifest = self._export()
+        owed = {"environment": ENVIRONMENT, "dag_ids": ["etl"], "since": now.isoformat(), "known": KNOWN_DAGS}
+        self.put(layout.owed_dags(ENVIRONMENT), json.dumps(owed).encode())
 
     def put(self, key: str, body: bytes) -> str:
         return str(self.s3.put_object(Bucket="data", Key=key, Body=body)["VersionId"])
@@ -206,13 +226,15 @@ class Night:
             "trigger": EMPTY,
             "xcom": EMPTY,
         }
-        files = [self._file(table, "snapshot", columns) for table, columns in snapshot.items()]
+        files = [self._file(table, "snapshot", keyed(table, columns)) for table, columns in snapshot.items()]
         files += [self._file(table, "history", HISTORY) for table in ("dag_run", "task_instance")]
         tables = {
             file["table"]: {"rows": file["rows"], "carried": "snapshot", "reason": None}
             for file in files
             if file["role"] == "snapshot"
         }
+        for name in EXPECTED_TABLES["2"] - tables.keys():
+            tables[name] = {"rows": 0, "carried": "snapshot", "reason": None}
         for name in ("variable", "connection"):
             tables[name] = {"rows": len(SECRETS[name]), "carried": "secrets", "reason": None}
         tables["ab_user"]["rows"] = 2
@@ -230,7 +252,7 @@ class Night:
             "airflow_version": "2.11.2",
             "alembic_revision": "5f2621c13b39",
             "snapshot_at": snapshot_at.isoformat(),
-            "max_log_id": 41,
+            "max_log_id": 2,
             "history": {
                 "since": None,
                 "watermark": (snapshot_at - timedelta(minutes=1)).isoformat(),
@@ -269,9 +291,12 @@ class Night:
             module.rest = AirflowRest(self.airflow.client, pause_for=lambda _: None)
         if hasattr(module, "secrets"):
             module.secrets._encryption = self.encryption  # each mocked account has a key of its own
+        if hasattr(module, "last_look"):
+            module.last_look._rest = module.rest
         if hasattr(module, "deletion"):
-            module.deletion._rest = AirflowRest(self.airflow.client, pause_for=lambda _: None)
+            module.deletion._last_look._rest = AirflowRest(self.airflow.client, pause_for=lambda _: None)
             module.deletion._mwaa = Mwaa(self.airflow.client)
+            module.deletion._encryption = self.encryption
         return module
 
     def run(self, name: str, **more: Any) -> dict[str, Any]:

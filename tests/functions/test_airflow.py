@@ -14,6 +14,7 @@ from transient_mwaa.domain.errors import (
     DagRunNotFound,
     DagsStillMissing,
     ExtractGivesWay,
+    HistoryNotBack,
     LeaseLost,
     RestApiUnavailable,
     RestoreRefused,
@@ -117,6 +118,46 @@ class TestGiveBack:
         with pytest.raises(DagsStillMissing, match="new"):
             self.give(cloud, since=46)
         assert cloud.json("environments/dev/owed_dags.json")["dag_ids"] == ["new"]
+
+    @pytest.mark.parametrize("version", ["2.11.2", "3.0.6"])
+    @pytest.mark.parametrize("phase", ["waking", "awake"])
+    def test_a_dag_whose_history_is_not_back_is_held_and_named(self, cloud, version, phase):
+        cloud.airflow.version = version
+        cloud.airflow.paused |= {"past": False, "present": False}
+        cloud.airflow.schedules = {name: {"next_run_at": "2026-11-23T21:00:00+00:00"} for name in ("past", "present")}
+        quiesce(cloud)
+        cloud.airflow.schedules["past"]["next_run_at"] = "2026-01-01T00:00:00Z"
+        cloud.leased(phase=phase)
+        assert self.give(cloud) == {"done": False, "given": 1, "missing": 0}
+        assert (cloud.airflow.paused["past"], cloud.airflow.paused["present"]) == (True, False)
+        with pytest.raises(HistoryNotBack, match="past"):
+            self.give(cloud, since=46)
+        cloud.airflow.schedules["past"]["next_run_at"] = "2026-11-23T21:00:00Z"
+        assert self.give(cloud)["done"]
+        assert cloud.airflow.paused["past"] is False
+
+    def test_nothing_is_given_back_before_the_restore(self, cloud):
+        """Whatever the state machine says: the record knows that this incarnation has no memory."""
+        cloud.airflow.paused |= {"a": True}
+        self.owe(cloud, "a")
+        waking = {"phase": "waking", "deleted_at": ago(hours=9), "incarnation": cloud.incarnation}
+        cloud.leased(**waking)
+        with pytest.raises(HistoryNotBack, match="1 DAGs stay paused: a"):
+            self.give(cloud)
+        assert cloud.airflow.paused["a"] is True
+        with pytest.raises(HistoryNotBack, match="1 DAGs stay paused: a"):
+            cloud.call("check_readiness", export_id="e")
+        cloud.leased(**waking, restored_incarnation=cloud.incarnation)
+        assert self.give(cloud)["done"]
+        assert cloud.call("check_readiness", export_id="e")
+
+    def test_the_evening_that_paused_it_gives_it_back_at_once(self, cloud):
+        cloud.airflow.paused |= {"past": False}
+        cloud.airflow.schedules = {"past": {"next_run_at": "2026-11-23T21:00:00Z"}}
+        quiesce(cloud)
+        cloud.airflow.schedules["past"]["next_run_at"] = "2026-01-01T00:00:00Z"
+        cloud.leased(phase="falling_asleep")
+        assert self.give(cloud)["done"]
 
     @pytest.mark.parametrize(("phase", "paused"), [("waking", True), ("falling_asleep", False)])
     def test_what_starts_by_itself_in_the_morning_is_paused(self, cloud, phase, paused):

@@ -1,5 +1,6 @@
 """The one function that deletes a living environment, and every fence that it must not jump."""
 
+import base64
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
@@ -8,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.functions.night import ENVIRONMENT, EXPORT_ID, INCARNATION, OWNER, Night
+from transient_mwaa.aws.mwaa import Mwaa
 from transient_mwaa.aws.records import Records
-from transient_mwaa.domain import layout
+from transient_mwaa.domain import blueprint, layout
 from transient_mwaa.domain.errors import (
     BlueprintChanged,
     ChangedSinceExport,
@@ -25,21 +27,35 @@ from transient_mwaa.domain.status import Condition, condition_of
 
 pytestmark = pytest.mark.functions
 
-BLUEPRINT = json.dumps({"request": {"EnvironmentClass": "mw1.small"}}).encode()
+
+def written_blueprint(night: Night) -> bytes:
+    """What `write_blueprint` stores of the living environment."""
+    mwaa = Mwaa(night.airflow.client)
+    derived = blueprint.derive(mwaa.require(ENVIRONMENT), mwaa.create_shape(), mwaa.environment_shape())
+    assert not derived.problems
+    context = {"environment": ENVIRONMENT, "content": "blueprint"}
+    sealed = night.encryption.encrypt(json.dumps(derived.sensitive).encode(), context)
+    return blueprint.to_bytes(
+        {
+            "blueprint_version": blueprint.BLUEPRINT_VERSION,
+            "environment": ENVIRONMENT,
+            "request": derived.request,
+            "sensitive": base64.b64encode(sealed).decode(),
+        }
+    )
 
 
 @pytest.fixture
 def evening(night: Night) -> Night:
     """A night whose export is verified and promoted, with everything recorded: ready to delete."""
-    sha256 = hashlib.sha256(BLUEPRINT).hexdigest()
-    blueprint = {"blueprint_key": layout.blueprint(ENVIRONMENT, sha256), "blueprint_sha256": sha256}
-    night.put(blueprint["blueprint_key"], BLUEPRINT)
+    body = written_blueprint(night)
+    sha256 = hashlib.sha256(body).hexdigest()
+    pointer = {"blueprint_key": layout.blueprint(ENVIRONMENT, sha256), "blueprint_sha256": sha256}
+    night.put(pointer["blueprint_key"], body)
     assert night.judge()["good"]
     night.run("promote_export")
-    night.event |= {"give_up_at": (night.now + timedelta(hours=8)).isoformat(), **blueprint}
-    record(night, **{name: night.event[name] for name in ("manifest_key", "manifest_version_id")}, **blueprint)
-    owed = {"environment": ENVIRONMENT, "dag_ids": ["etl"], "since": night.now.isoformat()}
-    night.put(layout.owed_dags(ENVIRONMENT), json.dumps(owed).encode())
+    night.event |= {"give_up_at": (night.now + timedelta(hours=8)).isoformat(), **pointer}
+    record(night, **{name: night.event[name] for name in ("manifest_key", "manifest_version_id")}, **pointer)
     night.airflow.calls.clear()
     return night
 
@@ -192,7 +208,7 @@ def test_another_last_verified_export_keeps_it(evening: Night) -> None:
 
 
 def test_a_changed_or_lost_blueprint_keeps_it(evening: Night) -> None:
-    evening.put(evening.event["blueprint_key"], BLUEPRINT + b" ")
+    evening.put(evening.event["blueprint_key"], written_blueprint(evening) + b" ")
     refused(evening, BlueprintChanged)
     evening.s3.delete_object(Bucket="data", Key=evening.event["blueprint_key"])
     refused(evening, BlueprintChanged)
@@ -220,9 +236,10 @@ def test_whatever_happened_since_the_export_keeps_it(evening: Night) -> None:
         (airflow.dag_runs, {"dag_id": "etl", "dag_run_id": "manual", "state": "queued"}, "the run manual of etl"),
         (airflow.task_instances,
          {"dag_id": "x", "dag_run_id": "r", "task_id": "t", "map_index": -1, "state": "running"}, "the run r of x"),
-        (airflow.dags, {"dag_id": "new", "is_paused": False}, "the DAG new is active"),
-        (airflow.event_logs, {"event_log_id": 43, "dag_id": None, "event": "variable.edit"}, "variable.edit of no DAG"),
-        (airflow.event_logs, {"event_log_id": 42, "dag_id": "etl", "event": "clear"}, "clear of etl"),
+        (airflow.dags, {"dag_id": "paused_by_a_human", "is_paused": False}, "the DAG paused_by_a_human is active"),
+        (airflow.dags, {"dag_id": "new", "is_paused": True}, "the DAG new is new"),
+        (airflow.event_logs, {"event_log_id": 4, "dag_id": None, "event": "variable.edit"}, "variable.edit of no DAG"),
+        (airflow.event_logs, {"event_log_id": 3, "dag_id": "etl", "event": "clear"}, "clear of etl"),
     ):  # fmt: skip
         rows.insert(0, row)
         refused(evening, ChangedSinceExport, said)
@@ -230,8 +247,41 @@ def test_whatever_happened_since_the_export_keeps_it(evening: Night) -> None:
     evening.run("delete_environment")
 
 
+@pytest.mark.parametrize("kind", ["connections", "dagRuns", "pools", "taskInstances", "variables"])
+@pytest.mark.parametrize("more", [1, -1])
+def test_rows_that_came_or_went_without_an_entry_keep_it(evening: Night, kind: str, more: int) -> None:
+    """Airflow 2 deletes many variables at once without a word in its audit log."""
+    evening.airflow.totals[kind] += more
+    refused(evening, ChangedSinceExport, "rows, in the export it has")
+    evening.airflow.totals[kind] -= more
+    evening.run("delete_environment")
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        {"EnvironmentClass": "mw1.medium"},
+        {"MaxWorkers": 7},
+        {"AirflowConfigurationOptions": {"smtp.smtp_password": "hunter3"}},
+        {"Tags": {"team": "other"}},
+        {"SomethingNew": "of tomorrow's API"},
+    ],
+)
+def test_a_configuration_that_was_updated_since_its_blueprint_keeps_it(evening: Night, update: dict[str, Any]) -> None:
+    """Its status is AVAILABLE again and its incarnation the same: only the configuration itself can tell."""
+    assert evening.airflow.environment
+    before = dict(evening.airflow.environment)
+    evening.airflow.environment |= update
+    with pytest.raises(BlueprintChanged, match=next(iter(update))) as refusal:
+        evening.run("delete_environment")
+    assert not evening.airflow.deleted
+    assert "hunter" not in str(refusal.value)
+    evening.airflow.environment = before
+    evening.run("delete_environment")
+
+
 def test_what_was_there_at_the_export_is_no_change(evening: Night) -> None:
-    evening.airflow.event_logs += [{"event_log_id": 41, "dag_id": "etl", "event": "success"}]
+    evening.airflow.event_logs += [{"event_log_id": 2, "dag_id": "etl", "event": "success"}]
     evening.airflow.dag_runs += [{"dag_id": "paused_by_a_human", "dag_run_id": "r", "state": "running"}]
     evening.airflow.dags += [{"dag_id": "paused_by_a_human", "is_paused": True}]
     evening.run("delete_environment")
@@ -267,6 +317,21 @@ def test_a_delete_that_mwaa_refuses_is_not_accepted(evening: Night) -> None:
         evening.airflow.refusal = (status, name, "must complete previous operation")
         with pytest.raises(DeleteRefused, match=f"must complete previous operation .{name}"):
             evening.run("delete_environment")
+
+
+def test_a_delete_that_was_accepted_and_asked_for_again_is_no_refusal(evening: Night) -> None:
+    """The answer to the first was lost, botocore asked again, and MWAA takes no second one while the first goes on."""
+    accept = evening.airflow._delete
+
+    def accepts_once(request: Any) -> Any:
+        accept(request)
+        evening.airflow.refusal = (400, "ValidationException", "Environments with DELETING status must complete")
+        return accept(request)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evening.airflow, "_delete", accepts_once)
+        assert evening.run("delete_environment")["accepted_at"]
+    assert evening.airflow.calls.count("DELETE") == 2
 
 
 def test_a_service_that_fails_for_the_moment_is_asked_again(evening: Night) -> None:

@@ -3,32 +3,40 @@
 import hashlib
 import json
 import logging
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from tests.functions.cloud import ME, PASSWORD, ago, standing
+from tests.functions.cloud import ME, PASSWORD, TRUST, ago, standing
 from transient_mwaa.aws import passing
 from transient_mwaa.aws.creation import _without
 from transient_mwaa.aws.mwaa import Mwaa
 from transient_mwaa.domain.errors import (
     BlueprintChanged,
+    EagerDags,
     EnvironmentCreateFailed,
     EnvironmentNotFound,
     EnvironmentReplaced,
     InvalidInput,
     LeaseLost,
     NotCreatableAgain,
+    RestApiUnavailable,
     ServiceUnavailable,
 )
 
 pytestmark = pytest.mark.functions
+
+SERVICES_OF_LOGS = ("DagProcessingLogs", "SchedulerLogs", "TaskLogs", "WebserverLogs", "WorkerLogs")
 
 
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
     with standing(tmp_path, monkeypatch) as cloud:
         yield cloud
+
+
+def in_days(days):
+    return (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
 
 
 class TestDecide:
@@ -212,6 +220,42 @@ class TestBlueprint:
         cloud.create(KmsKey=None)
         assert self.write(cloud)
 
+    @pytest.mark.parametrize(
+        ("services", "untrusted"),
+        [
+            (["airflow.amazonaws.com"], "airflow-env.amazonaws.com"),
+            (["airflow-env.amazonaws.com"], "airflow.amazonaws.com"),
+            (["lambda.amazonaws.com"], "airflow.amazonaws.com"),
+        ],
+    )
+    def test_a_role_that_mwaa_cannot_assume(self, cloud, services, untrusted):
+        cloud.create()
+        trust = json.loads(TRUST)
+        trust["Statement"][0]["Principal"]["Service"] = services
+        cloud.client("iam").update_assume_role_policy(RoleName="airflow", PolicyDocument=json.dumps(trust))
+        with pytest.raises(NotCreatableAgain) as error:
+            self.write(cloud)
+        assert f"MWAA cannot assume the execution role airflow: it does not trust {untrusted}" in str(error.value)
+
+    def test_a_key_that_is_pending_deletion(self, cloud):
+        cloud.create()
+        cloud.client("kms").schedule_key_deletion(KeyId=cloud.key.rpartition("/")[2], PendingWindowInDays=7)
+        cloud.monkeypatch.setenv("KEY_ARN", cloud.client("kms").create_key()["KeyMetadata"]["Arn"])
+        with pytest.raises(NotCreatableAgain, match=r"is not enabled \(PendingDeletion\)"):
+            self.write(cloud)
+
+    def test_a_bucket_of_a_team_that_is_gone(self, cloud):
+        cloud.create(Teams={"sales": {"SourceBucketArn": "arn:aws:s3:::sales-dags", "DagS3Path": "dags"}})
+        with pytest.raises(NotCreatableAgain, match="the bucket sales-dags does not exist"):
+            self.write(cloud)
+
+    def test_tags_beyond_the_limits(self, cloud):
+        cloud.create()
+        more = {f"tag{n}": "x" for n in range(51)}
+        cloud.mwaa.environments["dev"].tags = more
+        with pytest.raises(NotCreatableAgain, match="Tags: 51 is out of bounds, MWAA takes 1 to 50"):
+            self.write(cloud)
+
     def test_endpoints_that_somebody_has_to_make(self, cloud):
         cloud.create(EndpointManagement="CUSTOMER")
         with pytest.raises(NotCreatableAgain, match=r"EndpointManagement CUSTOMER.*PENDING"):
@@ -222,11 +266,86 @@ class TestBlueprint:
         with pytest.raises(NotCreatableAgain, match=r"Airflow 2\.6\.3 is past its end of support"):
             self.write(cloud)
 
+    def test_a_version_whose_end_was_announced_since(self, cloud):
+        cloud.create()
+        write = cloud.function("write_blueprint", END_OF_SUPPORT=f"2.11.2={in_days(3)}")
+        with pytest.raises(NotCreatableAgain, match=r"Airflow 2\.11\.2 is past its end of support"):
+            write({"environment": "dev", "incarnation": cloud.incarnation})
+        later = cloud.function("write_blueprint", END_OF_SUPPORT=f"2.11.2={in_days(30)}")
+        assert later({"environment": "dev", "incarnation": cloud.incarnation})
+
+    def test_a_member_that_botocore_does_not_know_is_a_named_problem(self, cloud):
+        cloud.create()
+        cloud.mwaa.environments["dev"].members["Hibernation"] = {"Enabled": True}
+        client = cloud.module("write_blueprint").mwaa._client
+
+        def with_hibernation(parsed, **_):
+            if "RawEnvironment" in parsed:
+                parsed["RawEnvironment"]["Hibernation"] = {"Enabled": True}
+
+        client.meta.events.register("after-call.mwaa.GetEnvironment", with_hibernation)
+        try:
+            with pytest.raises(NotCreatableAgain, match="Hibernation is not known to this version of botocore"):
+                self.write(cloud)
+        finally:
+            client.meta.events.unregister("after-call.mwaa.GetEnvironment", with_hibernation)
+
     def test_a_member_that_botocore_does_not_know(self, cloud):
         raw = json.dumps({"Environment": {"Name": "dev", "Status": "AVAILABLE", "Hibernation": {"Enabled": True}}})
         client = passing.client("mwaa")
         client.meta.events.register("before-send.mwaa.GetEnvironment", answering(raw))
         assert Mwaa(client).describe("dev")["Hibernation"] == {"Enabled": True}
+
+
+class TestEagerDags:
+    def write(self, cloud, accepted=""):
+        write = cloud.function("write_blueprint", ACCEPTED_EAGER_DAGS=accepted)
+        return write({"environment": "dev", "incarnation": cloud.incarnation})
+
+    @pytest.fixture(params=["2.11.2", "3.0.6"])
+    def cloud(self, cloud, request):
+        cloud.airflow.version = request.param
+        cloud.airflow.paused |= {"eager": False, "usual": False, "by.hand": False}
+        cloud.airflow.schedules = {"eager": {"is_paused_upon_creation": False, "catchup": True}, "usual": {}}
+        cloud.create()
+        return cloud
+
+    def test_one_is_named_and_refused(self, cloud):
+        with pytest.raises(EagerDags, match=r"would run DAGs .*: eager \(all past intervals: catchup\)\. Take"):
+            self.write(cloud)
+
+    def test_it_is_named_and_carried_over_once_it_is_accepted(self, cloud):
+        written = self.write(cloud, "other, eager")
+        assert cloud.json(written["blueprint_key"])["eager_dags"] == ["eager"]
+
+    def test_one_that_a_human_has_paused_would_start_all_the_same(self, cloud):
+        cloud.airflow.paused["eager"] = True
+        with pytest.raises(EagerDags, match="eager"):
+            self.write(cloud)
+
+    def test_without_a_schedule_nothing_starts(self, cloud):
+        del cloud.airflow.schedules["eager"]
+        assert cloud.json(self.write(cloud)["blueprint_key"])["eager_dags"] == []
+        assert not [path for _, path, _ in cloud.airflow.asked if path == "/dags/eager/details"]
+
+    def test_a_name_that_mwaa_cannot_be_asked_about_counts_as_if_it_did(self, cloud):
+        long = "d" * 51
+        cloud.airflow.paused[long] = False
+        cloud.airflow.schedules = {long: {}}
+        with pytest.raises(EagerDags, match="MWAA cannot be asked"):
+            self.write(cloud)
+        assert self.write(cloud, "d*")
+        assert max(len(path) for _, path, _ in cloud.airflow.asked) <= 64
+
+    def test_what_could_not_be_created_is_said_first(self, cloud):
+        cloud.client("s3").delete_public_access_block(Bucket="dags")
+        with pytest.raises(NotCreatableAgain):
+            self.write(cloud)
+
+    def test_an_airflow_that_does_not_answer(self, cloud):
+        cloud.airflow.broken = 503
+        with pytest.raises(RestApiUnavailable):
+            self.write(cloud)
 
 
 def answering(raw):
@@ -266,6 +385,43 @@ class TestCreate:
         for name, value in asleep.request.items():
             assert environment[name] == value
         assert PASSWORD not in capsys.readouterr().out
+
+    def test_every_member_of_the_model_comes_back(self, cloud):
+        """From GetEnvironment through the blueprint to CreateEnvironment, as MWAA is really asked."""
+        model = cloud.client("mwaa").meta.service_model.operation_model("CreateEnvironment").input_shape
+        for service in SERVICES_OF_LOGS:
+            assert service in model.members["LoggingConfiguration"].members
+        s3 = cloud.client("s3")
+        files = {f"{kind}S3Path": f"{kind}.txt" for kind in ("Plugins", "StartupScript")}
+        pins = {
+            name.replace("Path", "ObjectVersion"): s3.put_object(Bucket="dags", Key=path, Body=b"x")["VersionId"]
+            for name, path in files.items()
+        }
+        logs = {name: {"Enabled": True, "LogLevel": "ERROR"} for name in SERVICES_OF_LOGS}
+        whole = {
+            **cloud.request,
+            **files,
+            **pins,
+            "EndpointManagement": "SERVICE",
+            "IdentityCenterConfiguration": {"StartUrl": "https://login", "IdentityStoreId": "d-0123456789"},
+            "LoggingConfiguration": logs,
+            "MaxWorkers": 7,
+            "MinWorkers": 2,
+            "Schedulers": 3,
+            "Teams": {"sales": {"SourceBucketArn": "arn:aws:s3:::dags", "DagS3Path": "sales"}},
+            "WebserverAccessMode": "PRIVATE_ONLY",
+            "WeeklyMaintenanceWindowStart": "MON:01:30",
+        }
+        assert set(whole) == set(model.members), "a member that no test has sent through the night"
+        cloud.create(**whole)
+        written = cloud.call("write_blueprint", incarnation=cloud.incarnation)
+        cloud.delete()
+        cloud.record(phase="waking", lease_owner=ME, lease_fence=7, deleted_at=ago(hours=9), **written)
+        asked = []
+        create = cloud.mwaa.create_environment
+        cloud.mwaa.create_environment = lambda request: asked.append(request) or create(request)  # until moto's reset
+        cloud.call("create_environment", owner=ME, fence="7", attempt=0, **written)
+        assert asked == [whole]
 
     def test_asking_twice_is_one_creation(self, asleep):
         self.create(asleep)

@@ -32,7 +32,7 @@ def test_a_good_extract_enters_the_lake_and_has_a_pointer_of_its_own(extract: Ni
     assert extract.names("export/") == [
         f"export/{table}/dt={day}/{ENVIRONMENT}-{EXPORT_ID}-0.parquet" for table in ("dag_run", "task_instance")
     ]
-    assert extract.names("environments/") == [POINTER], "the last verified export is left alone"
+    assert extract.names("environments/dev/verified") == [POINTER], "the last verified export is left alone"
     assert extract.read(POINTER)["watermark"] == extract.manifest["history"]["watermark"]
     assert "REST" not in extract.airflow.calls, "an extract needs no Airflow to be judged"
 
@@ -54,7 +54,7 @@ def test_a_changed_file_keeps_the_extract_out_of_the_lake(extract: Night) -> Non
     with pytest.raises(ExportNotVerified, match="it was found bad"):
         extract.run("promote_extract")
     assert not extract.names("export/")
-    assert not extract.names("environments/")
+    assert not extract.names("environments/dev/verified")
 
 
 def test_a_gap_in_the_lake_is_refused(extract: Night) -> None:
@@ -93,7 +93,7 @@ def test_an_extract_proves_nothing_about_a_night(extract: Night) -> None:
         extract.run("verify_file", index=0, mode="complete")
     with pytest.raises(ExportNotVerified, match="of the mode history, not complete"):
         extract.run("promote_export")
-    assert extract.names("environments/") == []
+    assert extract.names("environments/dev/verified") == []
 
 
 def test_an_extract_cannot_be_the_reason_to_delete(extract: Night) -> None:

@@ -18,6 +18,8 @@ class TinyAirflow:
         self.version = version
         self.database_uri = self.webserver_url = None
         self.paused: dict[str, bool] = {"db_export_dag": False, "db_restore_dag": False}
+        self.schedules: dict[str, dict[str, Any]] = {}
+        """DAG with a schedule -> its members: next_run_at, is_paused_upon_creation, catchup."""
         self.runs: list[dict[str, Any]] = []
         self.tasks: list[dict[str, Any]] = []
         self.logs: list[dict[str, Any]] = []
@@ -71,7 +73,7 @@ class TinyAirflow:
         if path == "/eventLogs" and query.get("order_by") != order:
             return 400, {"title": "Ordering with this is not supported"}
         lists = {
-            "/dags": ("dags", [{"dag_id": dag, "is_paused": paused} for dag, paused in self.paused.items()]),
+            "/dags": ("dags", [self._dag(dag_id) for dag_id in self.paused]),
             "/eventLogs": ("event_logs", newest),
             "/importErrors": ("import_errors", self.import_errors),
             {"2": "/datasets", "3": "/assets"}[self.version[0]]: (
@@ -87,12 +89,23 @@ class TinyAirflow:
         if path in lists:
             return 200, _page(*lists[path], query or body or {})
         if found := re.fullmatch(r"/dags/([^/]+)", path):
-            paused = self.paused.get(found[1])
-            return (404, {}) if paused is None else (200, {"dag_id": found[1], "is_paused": paused})
+            return (200, self._dag(found[1])) if found[1] in self.paused else (404, {})
+        if found := re.fullmatch(r"/dags/([^/]+)/details", path):
+            details = {"is_paused_upon_creation": None, "catchup": False, **self.schedules.get(found[1], {})}
+            return (200, {**self._dag(found[1]), **details}) if found[1] in self.paused else (404, {})
         if found := re.fullmatch(r"/dags/([^/]+)/dagRuns/([^/]+)", path):
             runs = [run for run in self.runs if (run["dag_id"], run["dag_run_id"]) == found.groups()]
             return (200, runs[0]) if runs else (404, {})
         return 404, {"title": "Not Found"}
+
+    def _dag(self, dag_id):
+        schedule = self.schedules.get(dag_id)
+        row = {"dag_id": dag_id, "is_paused": self.paused[dag_id]}
+        at = (schedule or {}).get("next_run_at")
+        if self.version[0] == "2":
+            told = {"__type": "CronExpression", "value": "@hourly"} if schedule is not None else None
+            return {**row, "schedule_interval": told, "next_dagrun_create_after": at}
+        return {**row, "timetable_summary": None if schedule is None else "@hourly", "next_dagrun_run_after": at}
 
     @staticmethod
     def _filtered(rows, body, states):

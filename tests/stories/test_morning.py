@@ -57,6 +57,7 @@ def test_an_evening_that_died_right_after_its_first_delete_loses_no_memory(night
         accept(**request)
         night.cloud.client("stepfunctions").stop_execution(executionArn=evening)
 
+    night.cloud.events_lost = True
     monkeypatch.setattr(night.cloud.mwaa, "delete_environment", accept_and_die)
     night.at(SLEEP_AT)
     evening = night.begin("sleep", {"environment": "dev"})
@@ -96,10 +97,46 @@ def test_creations_that_fail_again_and_again_end_with_their_reason(morning):
     morning.run()
     assert morning.ended == "Still asleep: it could not be created"
     assert morning.execution.error == "EnvironmentCreateFailed"
-    assert "Subnet is full." in morning.messages[-1][1]
+    assert "INCORRECT_CONFIGURATION: Subnet is full." in morning.messages[-1][1]
     assert morning.record["phase"] == "waking"
     assert "lease_owner" not in morning.record
     assert len(morning.calls("create_environment")) == 1 + 3
+
+
+@pytest.mark.parametrize("status", ["PENDING", "MAINTENANCE", "ROLLING_BACK", "CREATING_SNAPSHOT"])
+def test_a_status_that_passes_is_waited_for(morning, status):
+    morning.cloud.mwaa.script("dev", create=["CREATING", status, "AVAILABLE"])
+    morning.run()
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+    assert len(morning.calls("create_environment")) == 1 + 1
+
+
+@pytest.mark.parametrize("status", ["PENDING", "MAINTENANCE", "ROLLING_BACK"])
+def test_one_that_does_not_pass_is_named_and_left_alone(morning, status):
+    deletes = len(morning.calls("delete_environment"))
+    morning.cloud.mwaa.script("dev", create=["CREATING", status])
+    morning.run()
+    assert morning.ended == "Still asleep: it could not be created"
+    assert morning.execution.error == "EnvironmentStillChanging"
+    assert f"dev has been {status} since" in morning.messages[-1][1]
+    assert len(morning.calls("delete_environment")) == deletes
+    assert "lease_owner" not in morning.record
+    morning.cloud.mwaa.set_status("dev", "CREATE_FAILED")  # MWAA gave up on it: the next morning starts over
+    morning.finish(morning.begin("wake", {"environment": "dev"}))
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_an_unavailable_environment_is_for_a_human(morning):
+    deletes = len(morning.calls("delete_environment"))
+    morning.cloud.mwaa.script("dev", create=["CREATING", "UNAVAILABLE"])
+    morning.run()
+    assert morning.ended == "Not awake: the environment cannot be used"
+    assert "UNAVAILABLE" in morning.messages[-1][1]
+    assert "what it knew is safe in the data bucket" in morning.messages[-1][1]
+    assert len(morning.calls("delete_environment")) == deletes
+    assert "lease_owner" not in morning.record
 
 
 def test_a_morning_after_a_failed_one_brings_it_back(morning):
@@ -116,7 +153,10 @@ def test_a_failed_restore_keeps_the_dags_paused(morning):
     morning.run()
     assert morning.ended == "Awake, but without its memory"
     assert morning.active_dags == set()
-    assert morning.messages[-1][0] == "Transient MWAA needs you this morning"
+    subject, message = morning.messages[-1]
+    assert subject == "Transient MWAA needs you this morning"
+    assert "DagRunFailed" in message
+    assert f"3 DAGs stay paused: {', '.join(sorted(morning.active_dags_before))}." in message
 
 
 def test_an_evening_after_a_failed_restore_is_refused(morning):
@@ -146,6 +186,53 @@ def test_a_dag_that_is_parsed_late_is_still_given_back(morning):
     morning.run()
     assert morning.ended == "Awake"
     assert morning.active_dags == morning.active_dags_before
+
+
+def test_a_dag_with_catchup_comes_back_once_its_history_has(night):
+    night.airflow.add_dag("past", every=timedelta(hours=1), catchup=True, begins=SLEEP_AT - timedelta(hours=5))
+    night.sleep()
+    night.wake()
+    assert night.ended == "Awake"
+    assert "past" in night.active_dags
+    runs = [row["run_id"] for row in night.airflow.rows("dag_run") if row["dag_id"] == "past"]
+    assert len(runs) == len(set(runs))
+    assert ("past", runs[0]) in night.runs_of_last_night
+
+
+def test_a_dag_with_catchup_is_held_and_named_while_its_history_is_not_back(night):
+    """A human has declared an environment whose restore failed as one that is meant to begin empty."""
+    night.airflow.add_dag("past", every=timedelta(hours=1), catchup=True, begins=SLEEP_AT - timedelta(hours=5))
+    night.active_dags_before = night.active_dags
+    night.sleep()
+    night.folder.when_created(lambda airflow: airflow.fails_restore())
+    night.wake()
+    assert night.ended == "Awake, but without its memory"
+    assert night.active_dags == set()
+    kept = {name: value for name, value in night.record.items() if name != "lease_fence"}
+    night.set_record(**kept, restored_incarnation=night.record["incarnation"])
+    night.finish(night.begin("wake", {"environment": "dev"}))
+    assert night.ended == "Awake, but not every DAG is back"
+    assert night.execution.error == "HistoryNotBack"
+    assert "past" in night.messages[-1][1]
+    assert night.active_dags == night.active_dags_before - {"past"}
+    assert not [row for row in night.airflow.rows("dag_run") if row["dag_id"] == "past"]
+    night.airflow.pause("past", paused=False)  # a human may all the same
+    night.finish(night.begin("wake", {"environment": "dev"}))
+    assert night.ended == "Already awake"
+
+
+def test_a_restore_that_lost_the_history_of_a_dag_with_catchup_starts_nothing_of_the_past(night):
+    night.airflow.add_dag("past", every=timedelta(hours=1), catchup=True, begins=SLEEP_AT - timedelta(hours=5))
+    night.active_dags_before = night.active_dags
+    night.sleep()
+    night.cloud.before("give_back", lambda event: night.airflow.tables["dag_run"].remove(dag_id="past"))
+    night.wake()
+    assert night.ended == "Awake, but not every DAG is back"
+    assert night.execution.error == "HistoryNotBack"
+    assert "1 DAGs stay paused, as they would run past intervals again: past." in night.messages[-1][1]
+    assert "It slept" in night.messages[-1][1], "the books are closed, and told"
+    assert night.record["phase"] == "awake"
+    assert night.active_dags == night.active_dags_before - {"past"}
 
 
 def test_the_restore_waits_until_its_dag_is_parsed(morning):

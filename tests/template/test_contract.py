@@ -39,6 +39,14 @@ def test_the_core_knows_every_airflow_s_list_of_tables(rules):
     assert rules.keys() >= {"dag_run", "task_instance", "xcom"}
 
 
+@pytest.mark.parametrize("version", sorted(SCHEMAS))
+def test_the_core_expects_of_a_version_what_all_of_its_kind_have(version):
+    major = version.partition(".")[0]
+    of_its_kind = [set(tables) for other, tables in SCHEMAS.items() if other.startswith(f"{major}.")]
+    always = {name for name in manifest.NEVER_LEFT_OUT if all(name in tables for tables in of_its_kind)}
+    assert manifest.EXPECTED_TABLES[major] == manifest.ALWAYS_THERE | always
+
+
 def test_what_the_core_insists_on_is_carried(rules):
     carried = {name for name, rule in rules.items() if rule.carried != "excluded"}
     assert rules.keys() & manifest.NEVER_LEFT_OUT <= carried

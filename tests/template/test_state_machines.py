@@ -26,7 +26,12 @@ CAUGHT_AND_GOES_ON = {
     ("spin_down", "Tell everyone"): "it is asleep; a lost good-night message is no reason for an alarm",
     ("extract_history", "Look at the extract"): "an evening deletes what an extract was reading, and carries its rows",
     ("spin_up", "Tell everyone"): "it is awake; a lost good-morning message is no reason for an alarm",
+    ("recover", "Ask whether a human knows"): "the remedy matters more; and rather told twice than never",
+    ("recover", "Remember what was told"): "a human was told; at worst once more",
+    ("recover", "Remember that a human was told"): "likewise",
 }
+# Ends without a message: the same failure was told earlier on the same day.
+TOLD_BEFORE = "Not recovered, as a human knows already"
 # What a Retry may name: failures that pass by themselves.
 TRANSIENT = {
     "Lambda.ClientExecutionTimeoutException",
@@ -47,6 +52,8 @@ TRANSIENT = {
     "Ssm.TooManyUpdatesException",
     "Ssm.ThrottlingException",
     "Ssm.SdkClientException",
+    "StepFunctions.SdkClientException",
+    "StepFunctions.ThrottlingException",
     "ServiceUnavailable",
     "WebServerUnavailable",
     "RestApiUnavailable",
@@ -149,7 +156,8 @@ def test_every_caught_failure_tells_a_human_and_ends_in_fail(name, machine):
                 continue
             for path in paths_to_an_end(machine, catcher["Next"]):
                 assert machine["States"][path[-1]]["Type"] == "Fail", (state_name, path)
-                assert state_name == "Tell a human" or "Tell a human" in path, (state_name, path)
+                told = state_name == "Tell a human" or "Tell a human" in path or path[-1] == TOLD_BEFORE
+                assert told, (state_name, path)
 
 
 def test_a_failure_before_the_delete_gives_the_dags_back():
@@ -162,6 +170,14 @@ def test_a_failure_before_the_delete_gives_the_dags_back():
         assert machine["States"][state_name]["Catch"][-1]["Next"] == "Turn back", state_name
     for path in paths_to_an_end(machine, "Turn back"):
         assert "Give the DAGs back" in path
+
+
+def test_a_morning_without_its_memory_names_the_dags_that_wait():
+    machine = definition("spin_up")
+    for state_name in ["Publish its address", "Start the restore", "Look at the restore"]:
+        assert machine["States"][state_name]["Catch"][-1]["Next"] == "Say which DAGs wait for their history", state_name
+    for path in paths_to_an_end(machine, "Say which DAGs wait for their history"):
+        assert "Give the DAGs back" not in path
 
 
 def test_nothing_is_deleted_unless_every_check_was_passed():
@@ -191,6 +207,26 @@ def test_an_extract_takes_no_lease_and_writes_no_record():
         "Decide", "DescribeEnvironment", "StartExtract", "CheckDagRun", "ReadManifest", "VerifyFile", "JudgeExtract",
         "PromoteExtract",
     }  # fmt: skip
+
+
+def test_recover_acts_on_a_record_only_under_the_lease():
+    """What two recovers, or one that is redriven, could do twice is conditional."""
+    machine = definition("recover")
+    for name, state, _ in all_states(machine):
+        if "dynamodb" in state.get("Resource", ""):
+            condition = state["Arguments"]["ConditionExpression"]
+            assert "lease_owner = :me" in condition or name == "Count this morning", name
+        if "startExecution" in state.get("Resource", ""):
+            assert state["Arguments"]["Name"] == "{% $diagnosis.name %}", name
+            assert state["Catch"][0]["ErrorEquals"] == ["StepFunctions.ExecutionAlreadyExistsException"], name
+    assert machine["States"]["Take over the lease"]["Arguments"]["ConditionExpression"].replace("\n", " ") == (
+        "lease_owner = :me OR ((attribute_not_exists(lease_owner) OR lease_owner = :owner) "
+        "AND (attribute_not_exists(lease_fence) OR lease_fence = :fence))"
+    )
+    # What the dead execution's last function did in the meantime counts: it is looked at again under the lease.
+    assert machine["States"]["Take over the lease"]["Next"] == machine["StartAt"]
+    called = set(re.findall(r"\$\{(\w+)FunctionArn\}", MACHINES["recover"].read_text()))
+    assert called == {"Diagnose", "TellOnce", "GiveBack", "CloseCycle"}
 
 
 def test_each_machine_reads_manifests_of_its_own_mode():

@@ -22,9 +22,16 @@ MACHINES = {
     "SpinDown": "spin_down.asl.yaml",
     "SpinUp": "spin_up.asl.yaml",
     "ExtractHistory": "extract_history.asl.yaml",
+    "Recover": "recover.asl.yaml",
 }
 # A second call of a step, whose Comment says what for.
-CALLED_AGAIN = {"Look whether the evening has come"}
+CALLED_AGAIN = {
+    "Look whether the evening has come",
+    "Say which DAGs wait for their history",
+    "Remember what was told",
+    "Ask whether a human knows of this failure",
+    "Remember that a human was told",
+}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +120,7 @@ def test_a_task_waits_longer_than_its_function_may_take(functions):
 def test_schedules_ship_disabled_and_never_fire_late():
     translated, _ = translate(ROOT / "template.yaml", PARAMETERS)
     schedules = [r for r in translated["Resources"].values() if r["Type"] == "AWS::Scheduler::Schedule"]
-    assert len(schedules) == 3
+    assert len(schedules) == 4
     for schedule in schedules:
         properties = schedule["Properties"]
         assert properties["State"] == {"Fn::If": ["SchedulesAreEnabled", "ENABLED", "DISABLED"]}
@@ -158,6 +165,45 @@ def test_only_two_functions_may_delete_an_environment(functions):
         if "airflow:DeleteEnvironment" in json.dumps(properties["Policies"])
     }
     assert may == {"functions/delete_environment", "functions/clean_failed_creation"}
+
+
+def test_recover_may_start_stories_but_change_no_environment(template, functions):
+    statements = template["Resources"]["Recover"]["Properties"]["Policies"][0]["Statement"]
+    started = next(s["Resource"] for s in statements if "states:StartExecution" in s["Action"])
+    assert started == [{"Ref": "SpinDown"}, {"Ref": "SpinUp"}]
+    invoked = next(s["Resource"] for s in statements if s["Action"] == "lambda:InvokeFunction")
+    for resource in invoked:
+        actions = json.dumps(functions[resource["Fn::GetAtt"][0]]["Policies"])
+        assert not re.search(r"airflow:(Delete|Create|Update)Environment", actions), resource
+
+
+def test_recover_knows_the_calendar_that_the_schedules_follow(functions):
+    decides, looks = (functions[name]["Environment"]["Variables"] for name in ("DecideFunction", "DiagnoseFunction"))
+    assert looks == {**decides, "SLEEP_AT": {"Ref": "SleepAt"}}
+
+
+def test_recover_hears_of_every_end_but_its_own_and_needs_none():
+    translated, _ = translate(ROOT / "template.yaml", PARAMETERS)
+    (rule,) = [r["Properties"] for r in translated["Resources"].values() if r["Type"] == "AWS::Events::Rule"]
+    detail = rule["EventPattern"]["detail"]
+    assert set(detail["status"]) == {"FAILED", "TIMED_OUT", "ABORTED"}
+    assert detail["stateMachineArn"] == [{"Ref": "SpinDown"}, {"Ref": "SpinUp"}, {"Ref": "ExtractHistory"}]
+    assert translated["Parameters"]["WatchdogSchedule"]["Default"] == "rate(15 minutes)"
+
+
+def test_the_silence_of_the_watchdog_is_an_alarm(template):
+    alarm = template["Resources"]["NotAwakeAsPlanned"]["Properties"]
+    assert alarm["TreatMissingData"] == {"Fn::If": ["SchedulesAreEnabled", "breaching", "notBreaching"]}
+    assert alarm["AlarmActions"] == [{"Ref": "Notifications"}]
+    longest = max(int(re.sub(r"\D", "", rate)) for rate in template["Parameters"]["WatchdogSchedule"]["AllowedValues"])
+    assert longest * 60 <= alarm["Period"]
+    # As Powertools writes it: the service beside our own dimension.
+    variables = template["Globals"]["Function"]["Environment"]["Variables"]
+    assert {each["Name"]: each["Value"] for each in alarm["Dimensions"]} == {
+        "environment": {"Ref": "EnvironmentName"},
+        "service": variables["POWERTOOLS_SERVICE_NAME"],
+    }
+    assert alarm["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
 
 
 def test_cfn_lint_is_content_with_the_transformed_template(tmp_path):

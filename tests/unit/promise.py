@@ -26,12 +26,19 @@ _SUMS = {
     "raw": ("binary", {"measure": "bytes", "count": 1, "min": "c" * 64, "max": "c" * 64, "sum": "4"}),
     "empty": ("string", {"measure": "text", "count": 0, "min": None, "max": None, "sum": None}),
 }
+_SUMS |= {
+    name: ("string", {"measure": "text", "count": 3, "min": "a" * 64, "max": "b" * 64, "sum": "9"})
+    for name in ("dag_id", "task_id", "run_id", "map_index", "key")
+}
 _TABLES = ("dag", "dag_run", "log", "log_template", "slot_pool", "task_instance", "trigger", "xcom")
 
 
 def document() -> dict[str, Any]:
     """A fresh manifest."""
-    tables: dict[str, Any] = {name: {"rows": 3, "carried": "snapshot", "reason": None} for name in _TABLES}
+    tables: dict[str, Any] = {
+        name: {"rows": 0, "carried": "snapshot", "reason": None} for name in manifest.EXPECTED_TABLES["2"]
+    }
+    tables |= {name: {"rows": 3, "carried": "snapshot", "reason": None} for name in _TABLES}
     tables["dag_run"]["rows"] = 6
     tables["connection"] = tables["variable"] = {"rows": 2, "carried": "secrets", "reason": None}
     tables["connection"] = dict(tables["variable"])
@@ -50,7 +57,7 @@ def document() -> dict[str, Any]:
         "airflow_version": "2.11.2",
         "alembic_revision": "5f2621c13b39",
         "snapshot_at": "2026-11-22T23:05:10+00:00",
-        "max_log_id": 41,
+        "max_log_id": 3,
         "history": {
             "since": "2026-11-21T23:05:00+00:00",
             "watermark": "2026-11-22T23:05:00+00:00",

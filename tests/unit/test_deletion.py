@@ -92,6 +92,29 @@ def test_another_blueprint_stops_the_delete(body: bytes | None) -> None:
         ORDER.require_blueprint(body)
 
 
+CONFIGURATION = {"EnvironmentClass": "mw1.small", "AirflowConfigurationOptions": {"smtp.smtp_password": "hunter2"}}
+
+
+@pytest.mark.parametrize(
+    ("living", "problems", "said"),
+    [
+        (CONFIGURATION | {"EnvironmentClass": "mw1.large"}, (), "EnvironmentClass"),
+        (CONFIGURATION | {"AirflowConfigurationOptions": {"smtp.smtp_password": "other"}}, (), "AirflowConfiguration"),
+        (CONFIGURATION | {"MaxWorkers": 5}, (), "MaxWorkers"),
+        ({"EnvironmentClass": "mw1.small"}, (), "AirflowConfigurationOptions"),
+        (CONFIGURATION, ("Surprise is not known",), "Surprise is not known"),
+    ],
+)
+def test_a_configuration_that_was_updated_since_stops_the_delete_without_telling_values(
+    living: dict[str, Any], problems: tuple[str, ...], said: str
+) -> None:
+    ORDER.require_configuration(CONFIGURATION, dict(CONFIGURATION), ())
+    with pytest.raises(BlueprintChanged, match=said) as refused:
+        ORDER.require_configuration(CONFIGURATION, living, problems)
+    assert "hunter2" not in str(refused.value)
+    assert "other" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["export_id", "manifest_key", "manifest_version_id", "incarnation"])
 def test_another_last_verified_export_stops_the_delete(name: str) -> None:
     for last in (None, replace(VERIFIED, **{name: "other"})):

@@ -1,12 +1,14 @@
 import pytest
 
+from tests.unit import promise
 from transient_mwaa.domain.errors import ChangedSinceExport
-from transient_mwaa.domain.last_look import LogEntry, changes, require_unchanged
+from transient_mwaa.domain.last_look import LogEntry, changes, differences, require_unchanged
 from transient_mwaa.domain.quiesce import Dag, DagRun, Look, Owed, TaskInstance
 
 pytestmark = pytest.mark.unit
 
-OWED = Owed("dev", frozenset({"etl"}))
+OWED = Owed("dev", frozenset({"etl"}), known=frozenset({"etl", "idle"}))
+PROMISED = promise.parse(promise.document())
 OWN = (Dag("db_export_dag", is_paused=False), Dag("db_restore_dag", is_paused=False))
 
 
@@ -52,7 +54,24 @@ def test_a_run_that_was_cut_off_by_name_is_no_change_but_its_neighbour_is() -> N
 
 
 def test_a_dag_that_was_unpaused_is_named() -> None:
-    assert found(look(dags=(Dag("new", is_paused=False),))) == ("the DAG new is active",)
+    assert found(look(dags=(Dag("idle", is_paused=False),))) == ("the DAG idle is active",)
+
+
+def test_a_dag_that_was_added_is_named_even_if_it_is_paused() -> None:
+    assert found(look(dags=(Dag("new", is_paused=True),))) == ("the DAG new is new",)
+
+
+def test_a_dag_that_has_gone_takes_nothing_away() -> None:
+    assert found(Look(OWN, (), (), {})) == ()
+
+
+def test_rows_that_came_or_went_without_an_entry_are_named() -> None:
+    held = {name: PROMISED.tables[name].rows for name in ("connection", "slot_pool", "variable")}
+    assert differences(held, PROMISED) == ()
+    assert differences(held | {"variable": 1, "connection": 3}, PROMISED) == (
+        "connection has 3 rows, in the export it has 2",
+        "variable has 1 rows, in the export it has 2",
+    )
 
 
 def test_whatever_the_audit_log_learned_is_named() -> None:

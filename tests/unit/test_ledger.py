@@ -60,3 +60,13 @@ def test_prices_say_when_and_where_they_are_from() -> None:
     assert own["prices_as_of"]
     assert "pricing" in own["prices_source"]
     assert set(ledger.USD_PER_HOUR) == {f"mw1.{size}" for size in ("micro", "small", "medium", "large")}
+
+
+def test_what_was_cut_off_and_what_started_by_itself_is_named() -> None:
+    own = closed(cut_off=("etl (r1)", "load (r2)"), eager_dags=("eager",))
+    assert own.summary.endswith(
+        "at list price. Cut off by the drain policy force: etl (r1), load (r2). "
+        "Started by themselves, before their history is back: eager."
+    )
+    assert "etl (r1)" in closed(action="sleep", cut_off=("etl (r1)",)).summary
+    assert closed(cut_off=tuple(f"etl (r{n})" for n in range(23))).summary.endswith("etl (r19) and 3 more.")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transient_mwaa.domain.errors import DagsStillMissing, StillBusy
+from transient_mwaa.domain.errors import DagsStillMissing, HistoryNotBack, StillBusy
 from transient_mwaa.domain.quiesce import (
     Dag,
     DagRun,
@@ -19,7 +19,7 @@ from transient_mwaa.domain.quiesce import (
     cut_off_json,
     plan_drain,
     plan_give_back,
-    require_parsed,
+    require_given_back,
 )
 from transient_mwaa.domain.readiness import compare
 
@@ -221,14 +221,72 @@ class TestGiveBack:
         assert plan_give_back(self.dags, self.owed, waking=True).pause == ("starter",)
 
     def test_a_dag_that_is_not_parsed_in_time(self):
-        require_parsed([], START, START + timedelta(days=1))
-        require_parsed(["new"], START, START + timedelta(minutes=45))
+        everything_back = plan_give_back([Dag("a", False)], owed("a"), waking=True)
+        waited_for = plan_give_back(self.dags, self.owed, waking=True)
+        require_given_back(everything_back, START, START + timedelta(days=1))
+        require_given_back(waited_for, START, START + timedelta(minutes=45))
         with pytest.raises(DagsStillMissing, match="new"):
-            require_parsed(["new"], START, START + timedelta(minutes=46))
+            require_given_back(waited_for, START, START + timedelta(minutes=46))
+
+
+DUE = "2026-11-23T21:00:00+00:00"
+LONG_AGO = "2026-01-01T00:00:00Z"  # Airflow 3 writes UTC like this
+
+
+class TestTheNextRun:
+    """A DAG whose history is not back would begin with the past, as its next run tells."""
+
+    def test_it_is_noted_in_the_evening(self):
+        seen = Look((Dag("a", False, DUE), Dag("by hand", False), Dag("human", True, DUE)), (), (), {})
+        assert plan(seen).owed.next_runs == {"a": DUE}
+
+    def test_a_run_that_ended_meanwhile_moves_it_on(self):
+        earlier = Owed("dev", frozenset("a"), next_runs={"a": LONG_AGO})
+        for paused in (True, False):
+            assert plan(Look((Dag("a", paused, DUE),), (), (), {}), earlier).owed.next_runs == {"a": DUE}
+
+    def test_what_was_held_this_morning_is_still_due_when_it_was_due(self):
+        held = Owed("dev", frozenset("a"), next_runs={"a": DUE})
+        assert plan(Look((Dag("a", True, LONG_AGO),), (), (), {}), held).owed.next_runs == {"a": DUE}
+
+    def test_what_a_human_unpaused_in_spite_of_that_is_due_when_airflow_says(self):
+        held = Owed("dev", frozenset("a"), next_runs={"a": DUE})
+        assert plan(Look((Dag("a", False, LONG_AGO),), (), (), {}), held).owed.next_runs == {"a": LONG_AGO}
+
+    @pytest.mark.parametrize(
+        ("now_due", "held"),
+        [(DUE, ()), ("2026-11-24T06:00:00Z", ()), (None, ()), ("2026-11-23T20:59:59Z", ("a",)), (LONG_AGO, ("a",))],
+    )
+    def test_only_one_that_lies_before_the_evenings_is_held(self, now_due, held):
+        due = Owed("dev", frozenset("ab"), next_runs={"a": DUE})
+        left = plan_give_back([Dag("a", True, now_due), Dag("b", True, LONG_AGO)], due, waking=True)
+        assert left.held == held
+        assert left.unpause == tuple(sorted({"a", "b"} - set(held)))
+        assert left.owed.dag_ids == {"a", "b"}
+
+    def test_the_evening_that_paused_it_gives_it_back_whatever_it_says(self):
+        due = Owed("dev", frozenset("a"), next_runs={"a": DUE})
+        left = plan_give_back([Dag("a", True, LONG_AGO)], due, waking=False, falling_asleep=True)
+        assert (left.unpause, left.held) == (("a",), ())
+
+    def test_whoever_is_active_in_spite_of_that_is_given_back(self):
+        due = Owed("dev", frozenset("a"), next_runs={"a": DUE})
+        left = plan_give_back([Dag("a", False, LONG_AGO)], due, waking=True)
+        assert (left.held, left.owed.dag_ids) == ((), frozenset())
+
+    def test_it_is_named_once_there_was_time_enough(self):
+        due = Owed("dev", frozenset({"late", "new"}), next_runs={"late": DUE})
+        held = plan_give_back([Dag("late", True, LONG_AGO), Dag("new", False)], due, waking=True)
+        require_given_back(held, START, START + timedelta(minutes=45))
+        with pytest.raises(HistoryNotBack, match=r"1 DAGs stay paused.*: late\."):
+            require_given_back(held, START, START + timedelta(minutes=46))
+        held_and_missing = plan_give_back([Dag("late", True, LONG_AGO)], due, waking=True)
+        with pytest.raises(DagsStillMissing, match=r"not parsed 1 DAGs.*: new\. 1 DAGs stay paused.*: late\."):
+            require_given_back(held_and_missing, START, START + timedelta(minutes=46))
 
 
 def test_what_is_owed_is_written_and_read():
-    before = Owed("dev", frozenset("ab"), START.isoformat(), frozenset("abc"), frozenset("c"))
+    before = Owed("dev", frozenset("ab"), START.isoformat(), frozenset("abc"), frozenset("c"), {"a": DUE})
     stored = before.as_json()
     assert stored["dag_ids"] == ["a", "b"]
     assert Owed.from_json("dev", stored) == before

@@ -68,3 +68,21 @@ def test_a_deletion_shows_late():
     deleted_at = datetime.fromisoformat(DELETED_AT)
     assert condition("AVAILABLE", record=record, now=deleted_at + timedelta(minutes=1)) == Condition.DELETING
     assert condition("AVAILABLE", record=record, now=deleted_at + timedelta(hours=1)) == Condition.USABLE
+
+
+def test_after_the_delete_there_is_only_forward():
+    """Whoever took an odd status for a delete that came to nothing would give DAGs back in a dying environment."""
+    record = Record("dev", phase="delete_accepted", deleted_at=DELETED_AT, blueprint_key="b")
+    later = datetime.fromisoformat(DELETED_AT) + timedelta(hours=1)
+    assert condition("UNAVAILABLE", record=record, now=later, since=later) == Condition.DELETING
+
+
+def test_a_delete_whose_answer_was_lost_shows_late_too():
+    deleted_at = datetime.fromisoformat(DELETED_AT)
+    soon = deleted_at + timedelta(minutes=1)
+    asked = Record("dev", phase="falling_asleep", deleted_at=DELETED_AT, lease_taken_at=DELETED_AT, blueprint_key="b")
+    assert condition("AVAILABLE", record=asked, now=soon) == Condition.DELETING
+    assert condition("UNAVAILABLE", record=asked, now=soon) == Condition.DELETING
+    taken_at = (deleted_at + timedelta(seconds=1)).isoformat()
+    of_another_night = Record("dev", phase="falling_asleep", deleted_at=DELETED_AT, lease_taken_at=taken_at)
+    assert condition("AVAILABLE", record=of_another_night, now=soon) == Condition.USABLE

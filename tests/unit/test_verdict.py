@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit import promise
@@ -26,10 +26,10 @@ def test_an_export_as_promised_is_good() -> None:
     assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
 
 
-FREE = {"airflow_version", "alembic_revision", "max_log_id", "reason", "watermark"}
+FREE = {"airflow_version", "alembic_revision", "reason", "watermark"}
 """Members about which nothing that was read back can say anything."""
 UNCARRIED = ("tables", "alembic_version")
-"""A table that is not carried has no file either: only the writer, who asks the live schema, knows that it is there."""
+"""A table that is not carried, and that not every Airflow has: only the writer, who asks the live schema, knows it."""
 CHECKED = [path for path in PATHS if path[-1] not in FREE and path[:2] != UNCARRIED and path != ("tables",)]
 
 
@@ -45,6 +45,7 @@ def changed(value: Any) -> Any:
     return st.just(value[:-1] if isinstance(value, list) else dict(list(value.items())[:-1]))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_single_change_of_the_promise_is_noticed(data: st.DataObject) -> None:
     own = promise.document()
@@ -58,8 +59,6 @@ def test_any_single_change_of_the_promise_is_noticed(data: st.DataObject) -> Non
     except ManifestInvalid:
         return
     if altered == PROMISED:  # "-0.0" and the like never: but 1 and 1 written otherwise is no change
-        return
-    if path[-1] == "key_columns":  # fewer of them promise less; what is promised is still there
         return
     if path == ("incarnation",) and not after:
         return

@@ -12,6 +12,7 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
+from transient_mwaa.domain.eager import Schedule
 from transient_mwaa.domain.errors import EnvironmentNotFound, RestApiUnavailable
 from transient_mwaa.domain.quiesce import UNFINISHED_RUNS, UNFINISHED_TASKS, Dag, DagRun, Look, TaskInstance
 
@@ -55,12 +56,25 @@ class AirflowRest:
     def dags(self, environment: str) -> list[Dag]:
         """All DAGs that are parsed now."""
         rows = self._get_pages(environment, "/dags", "dags", {"order_by": "dag_id"})
-        return [Dag(row["dag_id"], bool(row["is_paused"])) for row in _distinct(rows, "dag_id")]
+        return [_dag(row) for row in _distinct(rows, "dag_id")]
 
     def dag(self, environment: str, dag_id: str) -> Dag | None:
         """One DAG, or None when Airflow does not know it."""
         row = self._find(environment, f"/dags/{dag_id}")
-        return Dag(row["dag_id"], bool(row["is_paused"])) if row else None
+        return _dag(row) if row else None
+
+    def schedules(self, environment: str) -> Iterator[Schedule]:
+        """Every DAG that has a schedule, with one request each."""
+        rows = self._get_pages(environment, "/dags", "dags", {"order_by": "dag_id"})
+        for dag_id in [row["dag_id"] for row in _distinct(rows, "dag_id") if _has_schedule(row)]:
+            path = f"/dags/{dag_id}/details"
+            if len(path) > PATH_LENGTH:
+                yield Schedule(dag_id, starts_by_itself=None)
+            elif details := self._find(environment, path):
+                # None stands for [core] dags_are_paused_at_creation, which the blueprint insists on.
+                eager = details["is_paused_upon_creation"] is False
+                yield Schedule(dag_id, eager, bool(details.get("catchup")))
+            self._pause_for(SECONDS_BETWEEN_CALLS)
 
     def unfinished_dag_runs(self, environment: str) -> list[DagRun]:
         """All runs that are queued or running."""
@@ -196,6 +210,19 @@ def _checked(status: int, answer: Any, environment: str, request: str) -> Any:
         )
         raise RestApiUnavailable(message)
     return answer
+
+
+def _dag(row: Mapping[str, Any]) -> Dag:
+    # Airflow 2 and 3 have each their name for the moment at which the next run is made.
+    return Dag(
+        row["dag_id"], bool(row["is_paused"]), row.get("next_dagrun_create_after") or row.get("next_dagrun_run_after")
+    )
+
+
+def _has_schedule(row: Mapping[str, Any]) -> bool:
+    """Whether Airflow makes runs of this DAG by itself: by time, or when assets change."""
+    # Airflow 2 and 3 have each their member for it; where neither is, the DAG is asked about.
+    return next((row[name] is not None for name in ("schedule_interval", "timetable_summary") if name in row), True)
 
 
 def _dag_run(row: Mapping[str, Any]) -> DagRun:

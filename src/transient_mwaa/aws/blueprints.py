@@ -3,8 +3,9 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
-from datetime import datetime
+import os
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from typing import Any, Self
 
 from transient_mwaa.aws.bucket import Bucket, ObjectMissing
@@ -12,6 +13,7 @@ from transient_mwaa.aws.encryption import Encryption, Undecryptable
 from transient_mwaa.aws.prerequisites import Prerequisites
 from transient_mwaa.aws.source_bucket import SourceBucket, bucket_name
 from transient_mwaa.domain import airflow_versions, blueprint, layout
+from transient_mwaa.domain.eager import Schedule
 from transient_mwaa.domain.errors import BlueprintChanged, NotCreatableAgain
 
 
@@ -19,25 +21,35 @@ class Blueprints:
     """The stored configuration of sleeping environments. Sensitive members lie encrypted; they are never logged."""
 
     def __init__(
-        self, bucket: Bucket, encryption: Encryption, source: SourceBucket, prerequisites: Prerequisites
+        self,
+        bucket: Bucket,
+        encryption: Encryption,
+        source: SourceBucket,
+        prerequisites: Prerequisites,
+        ends_of_support: Mapping[str, date] = airflow_versions.END_OF_SUPPORT,
     ) -> None:
         self._bucket = bucket
         self._encryption = encryption
         self._source = source
         self._prerequisites = prerequisites
+        self._ends_of_support = ends_of_support
 
     @classmethod
     def from_env(cls) -> Self:
-        return cls(Bucket.from_env(), Encryption.from_env(), SourceBucket.from_env(), Prerequisites.from_env())
+        ends_of_support = airflow_versions.refreshed(os.environ.get("END_OF_SUPPORT", ""))
+        parts = (Bucket.from_env(), Encryption.from_env(), SourceBucket.from_env(), Prerequisites.from_env())
+        return cls(*parts, ends_of_support)
 
-    def write(self, environment: str, incarnation: str, derived: blueprint.Derived, now: datetime) -> tuple[str, str]:
-        """Stores what brings the environment back and returns (key, SHA-256).
+    def write(
+        self, environment: str, incarnation: str, derived: blueprint.Derived, eager: Iterable[Schedule], now: datetime
+    ) -> tuple[str, str]:
+        """Stores what brings the environment back, and names the DAGs that will start by themselves (`eager`).
 
-        Raises NotCreatableAgain that names every problem at once; nothing is stored then.
+        Returns (key, SHA-256). Raises NotCreatableAgain that names every problem at once; nothing is stored then.
         """
         request = derived.request
         files, missing = self._copy_files(environment, request)
-        objection = airflow_versions.objection(request.get("AirflowVersion", ""), now.date())
+        objection = airflow_versions.objection(request.get("AirflowVersion", ""), now.date(), self._ends_of_support)
         problems = [*derived.problems, *self._prerequisites.problems(request), *missing, *filter(None, [objection])]
         if problems:
             message = (
@@ -52,6 +64,7 @@ class Blueprints:
             "incarnation": incarnation,
             "written_at": now.isoformat(),
             "airflow_version": request.get("AirflowVersion", ""),
+            "eager_dags": [dag.dag_id for dag in eager],
             "request": request,
             "sensitive": base64.b64encode(sealed).decode(),
             "files": files,
@@ -72,14 +85,8 @@ class Blueprints:
 
     def request(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """The whole CreateEnvironment request, secrets included. Puts files back that have vanished since."""
-        environment = document["environment"]
-        try:
-            opened = self._encryption.decrypt(base64.b64decode(document["sensitive"]), _context(environment))
-        except Undecryptable as error:
-            message = f"The configuration options of {environment} cannot be decrypted. Check the stack's KMS key."
-            raise BlueprintChanged(message) from error
-        versions = self._put_back_what_vanished(document)
-        return {**blueprint.with_versions(document["request"], versions), **json.loads(opened)}
+        recorded = recorded_request(document, self._encryption)
+        return blueprint.with_versions(recorded, self._put_back_what_vanished(document))
 
     def _copy_files(self, environment: str, request: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """Copies the files' bytes into our bucket; returns their description and what is missing."""
@@ -116,6 +123,17 @@ class Blueprints:
                 raise BlueprintChanged(message)
             versions[name] = self._source.put_back(file["bucket"], file["path"], body)
         return versions
+
+
+def recorded_request(document: Mapping[str, Any], encryption: Encryption) -> dict[str, Any]:
+    """The whole CreateEnvironment request as it was recorded, secrets included. Raises BlueprintChanged."""
+    environment = document["environment"]
+    try:
+        opened = encryption.decrypt(base64.b64decode(document["sensitive"]), _context(environment))
+    except Undecryptable as error:
+        message = f"The configuration options of {environment} cannot be decrypted. Check the stack's KMS key."
+        raise BlueprintChanged(message) from error
+    return {**document["request"], **json.loads(opened)}
 
 
 def _context(environment: str) -> dict[str, str]:

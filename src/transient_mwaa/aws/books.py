@@ -32,7 +32,8 @@ class Books:
         """Writes the cycle's record into the ledger and returns it."""
         record = self._records.read(environment)
         blueprint = self._bucket.find(record.blueprint_key) if record.blueprint_key else None
-        request = blueprint.json()["request"] if blueprint else {}
+        document = blueprint.json() if blueprint else {}
+        cut_off = self._bucket.find(layout.cut_off(environment))
         closed = ledger.close(
             environment=environment,
             cycle_id=cycle_id,
@@ -40,10 +41,12 @@ class Books:
             outcome=outcome,
             started_at=started_at,
             export_id=record.export_id,
-            environment_class=request.get("EnvironmentClass", ""),
+            environment_class=document.get("request", {}).get("EnvironmentClass", ""),
             deleted_at=moment(record.deleted_at) if record.deleted_at else None,
             created_at=moment(record.incarnation) if record.incarnation else None,
             now=now,
+            cut_off=tuple(f"{run['dag_id']} ({run['run_id']})" for run in (cut_off.json()["runs"] if cut_off else ())),
+            eager_dags=tuple(document.get("eager_dags", ())),
         )
         self._bucket.write_json(layout.ledger(environment, cycle_id), closed.to_json())
         return closed

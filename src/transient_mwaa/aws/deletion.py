@@ -6,40 +6,40 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
-from transient_mwaa.aws.airflow_rest import AirflowRest
+from transient_mwaa.aws.blueprints import recorded_request
 from transient_mwaa.aws.bucket import Bucket
+from transient_mwaa.aws.encryption import Encryption
 from transient_mwaa.aws.exports import Exports
+from transient_mwaa.aws.last_look import LastLook
 from transient_mwaa.aws.mwaa import Mwaa, incarnation, status_of
-from transient_mwaa.aws.owed_dags import OwedDags
 from transient_mwaa.aws.records import Records
-from transient_mwaa.domain import layout
-from transient_mwaa.domain.deletion import GONE, DeletionOrder, cut_off_runs
+from transient_mwaa.domain import blueprint
+from transient_mwaa.domain.deletion import GONE, DeletionOrder
 from transient_mwaa.domain.errors import DeleteRefused
-from transient_mwaa.domain.last_look import LogEntry, changes, require_unchanged
 
 
 class Deletion:
     """Checks everything that a DeletionOrder believes, takes the last look, and deletes at once."""
 
     def __init__(
-        self, records: Records, bucket: Bucket, exports: Exports, mwaa: Mwaa, rest: AirflowRest, owed: OwedDags
+        self, records: Records, bucket: Bucket, encryption: Encryption, exports: Exports, mwaa: Mwaa, look: LastLook
     ) -> None:
         self._records = records
         self._bucket = bucket
+        self._encryption = encryption
         self._exports = exports
         self._mwaa = mwaa
-        self._rest = rest
-        self._owed = owed
+        self._last_look = look
 
     @classmethod
     def from_env(cls) -> Self:
         return cls(
             Records.from_env(),
             Bucket.from_env(),
+            Encryption.from_env(),
             Exports.from_env(),
             Mwaa.from_env(),
-            AirflowRest.from_env(),
-            OwedDags.from_env(),
+            LastLook.from_env(),
         )
 
     def carry_out(self, order: DeletionOrder, now: datetime) -> None:
@@ -53,42 +53,43 @@ class Deletion:
         order.require_record(record)
         self._exports.require_good_verdict(name, order.export_id, order.manifest_key, order.manifest_version_id)
         order.require_last_verified(self._exports.last_verified(name))
-        blueprint = self._bucket.find(order.blueprint_key)
-        order.require_blueprint(blueprint.body if blueprint else None)
+        stored = self._bucket.find(order.blueprint_key)
+        order.require_blueprint(stored.body if stored else None)
         environment = self._mwaa.describe(name)
-        status = status_of(environment)
-        if status in GONE:
+        if status_of(environment) in GONE:
             return
         order.require_incarnation(incarnation(environment))
-        if status == "DELETING":
+        if status_of(environment) == "DELETING":
             return
-        order.require_deletable(record, status)
+        order.require_deletable(record, status_of(environment))
         order.require_in_time(now)
-        cut_off = self._bucket.find(layout.cut_off(name))
-        self._look_once_more(order, cut_off_runs(cut_off.json() if cut_off else None, record))
-        self._records.mark_deleting(name, order.owner, order.fence, order.incarnation, now)
-        self._delete(name)
-
-    def _look_once_more(self, order: DeletionOrder, cut_off: frozenset[tuple[str, str]]) -> None:
-        name = order.environment
+        self._require_recorded_configuration(order, environment or {})
         manifest = self._exports.manifest(name, order.export_id, order.manifest_key, order.manifest_version_id)
-        # The audit log comes last: whatever happens while the rest is being read is in it.
-        look = self._rest.look(name)
-        entries = [_entry(row) for row in self._rest.event_logs_after(name, manifest.max_log_id)]
-        found = changes(look, self._owed.read(name), cut_off, entries, manifest.max_log_id)
-        require_unchanged(name, order.export_id, found)
+        self._last_look.take(manifest, record)
+        self._records.mark_deleting(name, order.owner, order.fence, order.incarnation, now)
+        self._delete(order)
 
-    def _delete(self, name: str) -> None:
+    def _require_recorded_configuration(self, order: DeletionOrder, environment: dict[str, Any]) -> None:
+        """Whoever updates the environment while it drains would find yesterday's configuration in the morning."""
+        document = blueprint.read(self._bucket.read(order.blueprint_key), order.environment, order.blueprint_sha256)
+        derived = blueprint.derive(environment, self._mwaa.create_shape(), self._mwaa.environment_shape())
+        living = {**derived.request, **derived.sensitive}
+        order.require_configuration(recorded_request(document, self._encryption), living, derived.problems)
+
+    def _delete(self, order: DeletionOrder) -> None:
         try:
-            self._mwaa.delete(name)
+            self._mwaa.delete(order.environment)
         except ClientError as error:
-            if passing.code_of(error) == "ResourceNotFoundException":
+            # A second delete is refused while the first is under way, and the first one's answer may have been lost.
+            if passing.code_of(error) == "ResourceNotFoundException" or self._is_going(order):
                 return
             raise DeleteRefused(
-                f"MWAA did not accept the deletion of {name}: {error.response['Error'].get('Message', '')} "
-                f"({passing.code_of(error)}). The environment stays; see its status in the MWAA console."
+                f"MWAA did not accept the deletion of {order.environment}: "
+                f"{error.response['Error'].get('Message', '')} ({passing.code_of(error)}). "
+                "The environment stays; see its status in the MWAA console."
             ) from error
 
-
-def _entry(row: dict[str, Any]) -> LogEntry:
-    return LogEntry(int(row["event_log_id"]), row.get("dag_id") or "", str(row.get("event") or "something"))
+    def _is_going(self, order: DeletionOrder) -> bool:
+        environment = self._mwaa.describe(order.environment)
+        status = status_of(environment)
+        return status in GONE or (status == "DELETING" and incarnation(environment) == order.incarnation)

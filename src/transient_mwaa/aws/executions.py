@@ -5,12 +5,11 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
-
-GOING_ON = frozenset({"RUNNING", "PENDING_REDRIVE"})
+from transient_mwaa.domain.recovery import Ending
 
 
 class Executions:
-    """Tells whether an execution has ended."""
+    """Tells whether and how an execution has ended."""
 
     def __init__(self, stepfunctions: Any) -> None:
         self._stepfunctions = stepfunctions
@@ -21,9 +20,14 @@ class Executions:
 
     def has_ended(self, arn: str) -> bool:
         """Also true for one that Step Functions has forgotten (it keeps ended ones for 90 days)."""
+        return self.ending(arn).over
+
+    def ending(self, arn: str) -> Ending:
+        """How it stands; an empty Ending for one that Step Functions has forgotten."""
         try:
-            return self._stepfunctions.describe_execution(executionArn=arn)["status"] not in GOING_ON
+            found = self._stepfunctions.describe_execution(executionArn=arn)
         except ClientError as error:
             if passing.code_of(error) == "ExecutionDoesNotExist":
-                return True
+                return Ending()
             raise
+        return Ending(found["status"], found.get("error") or "")

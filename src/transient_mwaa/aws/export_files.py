@@ -1,13 +1,18 @@
 """Reads one exported Parquet file back from S3 and measures it: the only module that knows pyarrow.
 
 The bytes pass through SHA-256 into a file of their own; only when they are the promised ones is Parquet read from it,
-a few megabytes at a time. What is measured is said in `domain/manifest.py` (Sums).
+column by column and a few megabytes at a time. What is measured is said in `domain/manifest.py` (Sums).
+
+A file of its own and not range reads of the pinned version: the bytes that are measured are then those that were
+hashed, each byte travels once, and Parquet, which reads from the end, needs no hundred small requests. Lambda's
+ephemeral storage (10 GB here) bounds a file's size; memory does not grow with it.
 """
 
 import hashlib
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +25,8 @@ from transient_mwaa.domain.evidence import FileEvidence
 from transient_mwaa.domain.manifest import Column, ExportFile, Sums
 
 BATCH_ROWS = 16_384
+WIDE_ROWS = 1024
+"""Rows at a time where texts may be long: writers end a page after as many, and a page is the least one can decode."""
 _BATCH_BYTES = 32 * 1024 * 1024
 _READ_BUFFER_BYTES = 1024 * 1024
 _LOW_32_BITS = 0xFFFF_FFFF
@@ -54,6 +61,8 @@ class ExportFiles:
                     copy.write(chunk)
             except ObjectMissing:
                 return FileEvidence(bytes=0, sha256="", problem="this version of the object does not exist")
+            except OSError as error:  # a stream that breaks is a ServiceUnavailable: this is our own disk
+                return FileEvidence(size, "", problem=f"it does not fit on the disk: {error.strerror}")
             copy.flush()
             if size != promised.bytes or digest.hexdigest() != promised.sha256:
                 return FileEvidence(size, digest.hexdigest(), problem="other bytes are not looked into")
@@ -61,22 +70,23 @@ class ExportFiles:
 
 
 def measure(path: Path, size: int, sha256: str, promised: ExportFile) -> FileEvidence:
-    """The evidence of one Parquet file, in bounded memory: some 32 MB at a time."""
+    """The evidence of one Parquet file, in bounded memory: some 32 MB at a time, however its rows are distributed."""
     try:
-        # Without pre-buffering and threads a row group of any size is read in small pieces.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BUFFER_BYTES) as parquet:
-            schema = parquet.schema_arrow
+        metadata = pq.read_metadata(path)
+        with _open(path, metadata) as unfolded, _open(path, metadata, _text_columns(metadata)) as folded:
+            schema = unfolded.schema_arrow
             measures = {name: kind.measure for name, kind in promised.sums.items()}
             columns = {field.name: _measurer(field.type, measures.get(field.name)) for field in schema}
-            rows = 0
-            for batch in parquet.iter_batches(batch_size=_batch_rows(parquet.metadata), use_threads=False):
-                rows += batch.num_rows
-                for name, column in zip(schema.names, batch.columns, strict=True):
-                    columns[name].add(column)
+            for index, name in enumerate(schema.names):
+                for array in _pieces(unfolded, folded, index, name):
+                    columns[name].add(array)
+            lengths = {column.count + column.nulls for column in columns.values()}
+            if lengths - {metadata.num_rows}:
+                raise Unmeasurable(f"its columns have {sorted(lengths)} rows, the file says {metadata.num_rows}")
             return FileEvidence(
                 bytes=size,
                 sha256=sha256,
-                rows=rows,
+                rows=metadata.num_rows,
                 schema=tuple(Column(field.name, str(_storage(field.type))) for field in schema),
                 key_nulls={name: columns[name].nulls for name in promised.key_columns if name in columns},
                 sums={name: column.sums() for name, column in columns.items()},
@@ -85,11 +95,47 @@ def measure(path: Path, size: int, sha256: str, promised: ExportFile) -> FileEvi
         return FileEvidence(size, sha256, problem=f"{type(error).__name__}: {error}"[:500])
 
 
-def _batch_rows(metadata: pq.FileMetaData) -> int:
-    """Rows to decode at a time: fewer, where rows are wide."""
+def _open(path: Path, metadata: pq.FileMetaData, read_dictionary: Collection[str] = ()) -> pq.ParquetFile:
+    # Without pre-buffering and threads a row group of any size is read in small pieces.
+    return pq.ParquetFile(
+        path,
+        metadata=metadata,
+        read_dictionary=sorted(read_dictionary),
+        arrow_extensions_enabled=False,
+        pre_buffer=False,
+        buffer_size=_READ_BUFFER_BYTES,
+    )
+
+
+def _text_columns(metadata: pq.FileMetaData) -> set[str]:
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    widest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
-    return max(16, min(BATCH_ROWS, int(_BATCH_BYTES / max(widest, 1.0))))
+    chunks = [group.column(index) for group in groups for index in range(metadata.num_columns)]
+    return {chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"}
+
+
+def _pieces(unfolded: pq.ParquetFile, folded: pq.ParquetFile, index: int, name: str) -> Iterator[pa.Array]:
+    """One column, a bounded number of rows at a time.
+
+    A dictionary stays folded: one long text that stands in a million rows is a small file, and would be gigabytes. In a
+    large chunk the same texts are better read as they stand: its dictionary may have been given up half-way.
+    """
+    kind = _storage(unfolded.schema_arrow.field(index).type)
+    fixed = pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind)
+    for group in range(unfolded.num_row_groups):
+        chunk = unfolded.metadata.row_group(group).column(index)
+        small = chunk.total_uncompressed_size <= _BATCH_BYTES
+        parquet = folded if small and chunk.has_dictionary_page else unfolded
+        if fixed:
+            rows = min(BATCH_ROWS, 8 * _BATCH_BYTES // kind.bit_width)
+        elif small:
+            rows = BATCH_ROWS
+        else:  # the long texts may all stand together, so that an average says nothing
+            rows = min(WIDE_ROWS, _BATCH_BYTES * chunk.num_values // chunk.total_uncompressed_size)
+        batches = parquet.iter_batches(batch_size=max(1, rows), row_groups=[group], columns=[name], use_threads=False)
+        for batch in batches:
+            if batch.schema.names != [name]:
+                raise Unmeasurable(f"the name {name!r} stands for more than one column")
+            yield batch.column(0)
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:
@@ -130,12 +176,17 @@ class _Measurer(ABC):
     def add(self, column: pa.Array) -> None:
         if isinstance(column, pa.ExtensionArray):
             column = column.storage
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
         self.count += len(column) - column.null_count
         self.nulls += column.null_count
-        if column.null_count < len(column):
+        if column.null_count == len(column):
+            return
+        if pa.types.is_dictionary(column.type):
+            self._add_dictionary(column)
+        else:
             self._add(column)
+
+    def _add_dictionary(self, column: pa.DictionaryArray) -> None:
+        self._add(column.dictionary_decode())
 
     @abstractmethod
     def _add(self, column: pa.Array) -> None:
@@ -205,20 +256,34 @@ class _Bytes(_Measurer):
     """Texts as their UTF-8, and bytes."""
 
     def _add(self, column: pa.Array) -> None:
-        large = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
-        column = column.cast(pa.large_binary() if large else pa.binary())
-        extremes = pc.min_max(column)
+        octets = self._octets(column)
+        self._extend_by(octets)
+        self.total += pc.sum(pc.binary_length(octets)).as_py()
+
+    def _add_dictionary(self, column: pa.DictionaryArray) -> None:
+        if column.dictionary.null_count:
+            raise Unmeasurable("its dictionary holds nulls")
+        used = pc.value_counts(column.indices.drop_null())
+        octets = self._octets(column.dictionary.take(used.field("values")))
+        self._extend_by(octets)
+        lengths = pc.binary_length(octets).cast(pa.int64())
+        self.total += pc.sum(pc.multiply_checked(lengths, used.field("counts"))).as_py()
+
+    def _extend_by(self, octets: pa.Array) -> None:
+        extremes = pc.min_max(octets)
         self._extend(extremes["min"].as_py(), extremes["max"].as_py())
-        self.total += pc.sum(pc.binary_length(column)).as_py()
+
+    def _octets(self, column: pa.Array) -> pa.Array:
+        large = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+        return column.cast(pa.large_binary() if large else pa.binary())
 
     def _text(self, value: Any) -> str | None:
         return hashlib.sha256(value).hexdigest()
 
 
 class _UuidTexts(_Bytes):
-    def _add(self, column: pa.Array) -> None:
-        values = [uuid.UUID(text).bytes for text in column.drop_null().to_pylist()]
-        super()._add(pa.array(values, pa.binary()))
+    def _octets(self, column: pa.Array) -> pa.Array:
+        return pa.array([uuid.UUID(text).bytes for text in column.drop_null().to_pylist()], pa.binary())
 
 
 def _sum_of_int64(column: pa.Array) -> int:

@@ -110,6 +110,7 @@ def plain_shape(shape: ModelShape) -> Shape:
         "type": shape.type_name,
         "sensitive": bool(shape.metadata.get("sensitive")),
         "min": shape.metadata.get("min", 0),
+        "max": shape.metadata.get("max"),
     }
     if shape.type_name == "structure":
         plain["required"] = list(shape.required_members)
@@ -117,6 +118,7 @@ def plain_shape(shape: ModelShape) -> Shape:
     elif shape.type_name == "list":
         plain["element"] = plain_shape(shape.member)
     elif shape.type_name == "map":
+        plain["key"] = plain_shape(shape.key)
         plain["value"] = plain_shape(shape.value)
     return plain
 

@@ -7,6 +7,7 @@ from transient_mwaa.aws.airflow_cli import AirflowCli
 from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.bucket import Bucket
 from transient_mwaa.domain import layout
+from transient_mwaa.domain.cycle import Phase
 from transient_mwaa.domain.quiesce import DagRun, GiveBack, Look, Owed, cut_off_json, plan_give_back
 
 
@@ -36,17 +37,17 @@ class OwedDags:
         self._bucket.write_json(layout.cut_off(environment), value)
 
 
-def give_back(owed: Owed, owed_dags: OwedDags, rest: AirflowRest, cli: AirflowCli, waking: bool) -> GiveBack:
+def give_back(owed: Owed, owed_dags: OwedDags, rest: AirflowRest, cli: AirflowCli, phase: str) -> GiveBack:
     """Unpauses what is owed and known, then looks again: only what is seen active counts as given back.
 
     With nothing owed Airflow is not even asked, unless it is waking: DAGs may have started by themselves.
     """
-    name = owed.environment
+    name, waking, falling = owed.environment, phase == Phase.WAKING, phase == Phase.FALLING_ASLEEP
     if not owed.dag_ids and not (waking and owed.paused):
-        return GiveBack((), (), (), owed)
-    plan = plan_give_back(rest.dags(name), owed, waking)
+        return GiveBack((), (), (), (), owed)
+    plan = plan_give_back(rest.dags(name), owed, waking, falling)
     cli.pause(name, plan.pause)
     cli.unpause(name, plan.unpause)
-    left = plan_give_back(rest.dags(name), owed, waking) if plan.unpause else plan
+    left = plan_give_back(rest.dags(name), owed, waking, falling) if plan.unpause else plan
     owed_dags.write(left.owed, before=owed)
     return left

@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
 from transient_mwaa.aws.source_bucket import bucket_name
+from transient_mwaa.domain import execution_role
 
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
@@ -35,7 +36,7 @@ class Prerequisites:
         """Everything that would make CreateEnvironment fail tomorrow, each in words."""
         return [
             *self._role(request["ExecutionRoleArn"]),
-            *self._bucket(bucket_name(request["SourceBucketArn"])),
+            *(problem for name in _buckets(request) for problem in self._bucket(name)),
             *self._network(request["NetworkConfiguration"]),
             *_endpoints(request.get("EndpointManagement", "")),
             *(self._key(request["KmsKey"]) if "KmsKey" in request else ()),
@@ -43,8 +44,11 @@ class Prerequisites:
 
     def _role(self, arn: str) -> list[str]:
         name = arn.rpartition("/")[2]
-        role = _found(lambda: self._iam.get_role(RoleName=name), "NoSuchEntity")
-        return [] if role else [f"the execution role {name} does not exist"]
+        answer = _found(lambda: self._iam.get_role(RoleName=name), "NoSuchEntity")
+        if answer is None:
+            return [f"the execution role {name} does not exist"]
+        objections = execution_role.objections(answer["Role"].get("AssumeRolePolicyDocument") or {})
+        return [f"MWAA cannot assume the execution role {name}: {objection}" for objection in objections]
 
     def _bucket(self, name: str) -> list[str]:
         if _found(lambda: self._s3.head_bucket(Bucket=name), "NoSuchBucket", "NotFound", "404") is None:
@@ -81,6 +85,12 @@ class Prerequisites:
                 f"deploy it with the parameter EnvironmentKeyArn={arn}"
             )
         return problems
+
+
+def _buckets(request: Mapping[str, Any]) -> list[str]:
+    """The environment's bucket, and those of its teams."""
+    arns = [request["SourceBucketArn"], *(team["SourceBucketArn"] for team in request.get("Teams", {}).values())]
+    return list(dict.fromkeys(map(bucket_name, arns)))
 
 
 def _endpoints(management: str) -> list[str]:

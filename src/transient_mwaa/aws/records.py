@@ -13,7 +13,10 @@ from transient_mwaa.domain.errors import LeaseLost
 
 
 class Records:
-    """Reads records; the state machines write them, conditional on the lease (and `mark_deleting`, likewise)."""
+    """Reads records; the state machines write them, conditional on the lease (and `mark_deleting`, likewise).
+
+    Only `write_told` needs no lease: what a human was told belongs to no run.
+    """
 
     def __init__(self, table: str, dynamodb: Any) -> None:
         self._table = table
@@ -64,3 +67,22 @@ class Records:
                 "Let it finish; this one has deleted nothing."
             )
             raise LeaseLost(message) from error
+
+    def write_told(self, environment: str, before: str, after: str) -> bool:
+        """Replaces what a human was told, and nothing else; False when somebody else was quicker.
+
+        No lease: recovers that change nothing tell, too.
+        """
+        try:
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key={"environment": {"S": environment}},
+                UpdateExpression="SET told = :after",
+                ConditionExpression="attribute_not_exists(told) OR told = :before",
+                ExpressionAttributeValues={":before": {"S": before}, ":after": {"S": after}},
+            )
+        except ClientError as error:
+            if passing.code_of(error) != "ConditionalCheckFailedException":
+                raise
+            return False
+        return True

@@ -3,14 +3,16 @@
 The members are never listed by hand. They come from the service model, handed in as plain data:
 
     {"type": "structure", "sensitive": bool, "required": [name], "members": {name: shape}}
-    {"type": "list", "sensitive": bool, "min": int, "element": shape}
-    {"type": "map", "sensitive": bool, "min": int, "value": shape}
-    {"type": "string" | "integer" | ..., "sensitive": bool, "min": int}
+    {"type": "list", "sensitive": bool, "min": int, "max": int | None, "element": shape}
+    {"type": "map", "sensitive": bool, "min": int, "max": int | None, "key": shape, "value": shape}
+    {"type": "string" | "integer" | ..., "sensitive": bool, "min": int, "max": int | None}
+
+`min` and `max` are numbers of elements or characters, and for an integer its values.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,10 @@ BLUEPRINT_VERSION = 1
 
 FILES = {"requirements": "Requirements", "plugins": "Plugins", "startup_script": "StartupScript"}
 """Our names for the three files an environment is made with, and MWAA's prefix of ...S3Path, ...S3ObjectVersion."""
+
+
+SIZES: Mapping[str, Callable[[Any], int]] = {"integer": int, "string": len, "list": len, "map": len}
+"""What the model's bounds are about, for each type that has any."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ def derive(answer: Mapping[str, Any], create: Shape, environment: Shape) -> Deri
         for name in create["required"]
         if name not in kept
     ]
+    problems += _out_of_bounds(kept, create, "")
     options = kept.get("AirflowConfigurationOptions", {})
     if str(options.get("core.dags_are_paused_at_creation", True)).strip().lower() not in ("true", "1"):
         problems.append(
@@ -94,6 +101,26 @@ def _value(value: Any, shape: Shape, known: Shape, path: str, problems: list[str
             key: _value(item, shape["value"], known["value"], f"{path}[{key}]", problems) for key, item in value.items()
         }
     return value
+
+
+def _out_of_bounds(value: Any, shape: Shape, where: str) -> Iterator[str]:
+    """Where the request has more or less than the model allows, in numbers alone: values may be secret."""
+    kind = shape["type"]
+    if kind == "structure":
+        for name, member in value.items():
+            yield from _out_of_bounds(member, shape["members"][name], f"{where}.{name}" if where else name)
+        return
+    if kind in SIZES:
+        size, least, most = SIZES[kind](value), shape["min"], shape["max"]
+        if size < least or (most is not None and size > most):
+            yield f"{where}: {size} is out of bounds, MWAA takes {least} to {'any' if most is None else most}"
+    if kind == "list":
+        for item in value:
+            yield from _out_of_bounds(item, shape["element"], f"{where}[]")
+    if kind == "map":
+        for key, item in value.items():
+            yield from _out_of_bounds(key, shape["key"], f"{where}[{key[:20]}] (key)")
+            yield from _out_of_bounds(item, shape["value"], f"{where}[{key[:20]}]")
 
 
 def _says_something(value: Any, shape: Shape) -> bool:

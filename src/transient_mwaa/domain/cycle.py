@@ -48,12 +48,20 @@ class Record:
     deleted_at: str = ""
     hold_until: str = ""
     webserver_url: str = ""
+    interrupted: str = ""
+    """The dead execution whose lease `recover` has taken over, until its work is set right."""
+    told: str = ""
+    """What a human was told by `recover`: JSON, see recovery.Told."""
+    wakes: int = 0
+    """Mornings that `recover` has begun again since the delete at `wakes_of`, the last one at `woken_at`."""
+    wakes_of: str = ""
+    woken_at: str = ""
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Self:
         """From attribute values as plain Python; attributes that are not ours are left alone."""
         known = {field.name: item[field.name] for field in fields(cls) if item.get(field.name) is not None}
-        known["lease_fence"] = int(known.get("lease_fence", 0))
+        known |= {name: int(known.get(name, 0)) for name in ("lease_fence", "wakes")}
         return cls(**known)
 
     def require_lease(self, owner: str, fence: int | str) -> None:

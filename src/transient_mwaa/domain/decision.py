@@ -73,13 +73,16 @@ def _scheduled_time(text: object) -> datetime | None:
 
 @dataclass(frozen=True)
 class Calendar:
-    """When people work: `wake_at` and `ready_by` are local times, `holiday` names a date's holiday or gives None."""
+    """When people work: `wake_at`, `ready_by` and `sleep_at` are local times, `holiday` names a date's holiday or gives
+    None. Only `recover` needs `sleep_at`: for everybody else the schedule itself says that it is evening.
+    """
 
     time_zone: ZoneInfo
     wake_at: time
     ready_by: time | None
     work_days: frozenset[int]
     holiday: Callable[[date], str | None]
+    sleep_at: time | None = None
 
     @classmethod
     def parse(
@@ -90,6 +93,7 @@ class Calendar:
         work_days: str,
         extra_holidays: str,
         public_holiday: Callable[[date], str | None],
+        sleep_at: str = "",
     ) -> Self:
         """From the stack's parameters; raises ValueError that names the parameter at fault."""
         try:
@@ -103,7 +107,8 @@ class Calendar:
             return public_holiday(day) or ("a day off of ours" if day in extra else None)
 
         ready = time.fromisoformat(ready_by) if ready_by else None
-        return cls(zone, time.fromisoformat(wake_at), ready, parse_work_days(work_days), holiday)
+        sleep = time.fromisoformat(sleep_at) if sleep_at else None
+        return cls(zone, time.fromisoformat(wake_at), ready, parse_work_days(work_days), holiday, sleep)
 
     def day_off(self, day: date) -> str | None:
         """Why nobody works on this day, or None."""
@@ -130,6 +135,25 @@ class Calendar:
         today = now.astimezone(self.time_zone).date()
         wakes = (self._at(today + timedelta(days=ahead), self.wake_at) for ahead in range(366))
         return next((wake for wake in wakes if wake > now and not self.day_off(self.work_date(wake))), None)
+
+    def last_wake(self, now: datetime) -> datetime | None:
+        """The WAKE_AT of the latest morning that was due until now, as `next_wake` counts them."""
+        today = now.astimezone(self.time_zone).date()
+        wakes = (self._at(today - timedelta(days=back), self.wake_at) for back in range(366))
+        return next((wake for wake in wakes if wake <= now and not self.day_off(self.work_date(wake))), None)
+
+    def last_sleep(self, now: datetime) -> datetime | None:
+        """The latest evening that the schedule has begun until now: SLEEP_AT on one of WORK_DAYS, holiday or not."""
+        if self.sleep_at is None:
+            return None
+        today = now.astimezone(self.time_zone).date()
+        days = (today - timedelta(days=back) for back in range(9))
+        sleeps = (self._at(day, self.sleep_at) for day in days if day.weekday() in self.work_days)
+        return next((sleep for sleep in sleeps if sleep <= now), None)
+
+    def begin(self, wake: datetime) -> datetime:
+        """When the morning of this WAKE_AT has to begin: early enough for READY_BY, but not before WAKE_AT."""
+        return max(wake, self.ready_time(wake) - patience.WAKE_TAKES)
 
     def work_date(self, wake: datetime) -> date:
         """The local date of the work that a morning beginning at `wake` is for."""
@@ -178,7 +202,7 @@ class Decision:
 
 def decide(action: str, asked: Asked, execution: str, record: Record, calendar: Calendar, now: datetime) -> Decision:
     """Sleep, wake or extract history, or not. A run without scheduled_time was started by a human: the calendar does
-    not bind it, a hold does. `force` overrides both. Raises InvalidInput.
+    not bind it, a hold does. `force` overrides both, but never the age of an event. Raises InvalidInput.
     """
     if asked.accept_clashes and action != "wake":
         message = f"Only a morning restores and may accept_clashes; this is to {action}. {SEND}"
@@ -209,10 +233,10 @@ def _sleep(asked: Asked, record: Record, calendar: Calendar, now: datetime) -> t
     latest = now + patience.EVENING_TRIES
     give_up_at = min(next_wake - patience.WORTHWHILE_SLEEP, latest) if next_wake else latest
     hold_until = patience.moment(record.hold_until) if record.hold_until else now
-    if asked.force:
-        return True, "Forced by hand", now, max(give_up_at, now + patience.FORCED_SLEEP_GETS)
     if stale := _stale(asked, now):
         return False, stale, now, give_up_at
+    if asked.force:
+        return True, "Forced by hand", now, max(give_up_at, now + patience.FORCED_SLEEP_GETS)
     if hold_until > now:
         reason = f"Held awake until {_iso(hold_until)}; a run after that, or one with force, puts it to sleep"
         return False, reason, hold_until, give_up_at
@@ -223,7 +247,7 @@ def _sleep(asked: Asked, record: Record, calendar: Calendar, now: datetime) -> t
 
 
 def _wake(asked: Asked, calendar: Calendar, now: datetime) -> tuple[bool, str, datetime, datetime]:
-    if asked.force or asked.scheduled_time is None:
+    if asked.scheduled_time is None or (asked.force and not _stale(asked, now)):
         reason = "Forced by hand" if asked.force else "Asked for by hand"
         return True, reason, now, now + patience.MORNING_TAKES_AT_MOST
     start_at = max(now, calendar.ready_time(asked.scheduled_time) - patience.WAKE_TAKES)

@@ -1,7 +1,7 @@
 """The order to delete a living environment, and everything that must still be as it says."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -68,6 +68,19 @@ class DeletionOrder:
             raise BlueprintChanged(
                 f"The blueprint of {self.environment} is {'not there' if body is None else 'another'}: "
                 "it could not be created again as it is. Nothing was deleted; start the evening again."
+            )
+
+    def require_configuration(
+        self, recorded: Mapping[str, Any], living: Mapping[str, Any], problems: Collection[str]
+    ) -> None:
+        """Raises BlueprintChanged unless the recorded CreateEnvironment request says what the living environment is;
+        members are named, values are not: some are secrets.
+        """
+        differing = sorted(name for name in {*recorded, *living} if recorded.get(name) != living.get(name))
+        if differing or problems:
+            raise BlueprintChanged(
+                f"{self.environment} has been updated since its blueprint was written: "
+                f"{', '.join([*differing, *problems])}. Nothing was deleted; start the evening again."
             )
 
     def require_last_verified(self, last: VerifiedExport | None) -> None:

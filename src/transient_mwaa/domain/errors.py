@@ -57,6 +57,10 @@ class DeleteRefused(TransientMwaaError):
     """MWAA did not accept the deletion; the environment stays."""
 
 
+class EagerDags(TransientMwaaError):
+    """DAGs would start by themselves in the morning before their history is back, and nobody has accepted that."""
+
+
 class EnvironmentCreateFailed(TransientMwaaError):
     """MWAA could not create the environment, and trying again has been used up."""
 
@@ -79,6 +83,10 @@ class ExportNotVerified(TransientMwaaError):
 
 class ExtractGivesWay(TransientMwaaError):
     """An evening, a morning or another export is at work, so nothing is extracted now."""
+
+
+class HistoryNotBack(TransientMwaaError):
+    """DAGs that are owed their activity would run past intervals again, since their history is not back."""
 
 
 class InvalidInput(TransientMwaaError):

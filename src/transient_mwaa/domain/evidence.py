@@ -29,17 +29,23 @@ class FileEvidence:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Raises KeyError or TypeError when it is not what `to_json` makes."""
+        """Raises KeyError, TypeError or ValueError when it is not what `to_json` makes."""
         nulls, sums = document["key_nulls"], document["sums"]
         return cls(
             bytes=document["bytes"],
             sha256=document["sha256"],
             rows=document["rows"],
-            schema=tuple(Column(**column) for column in document["schema"]),
+            schema=tuple(_column(**column) for column in document["schema"]),
             key_nulls=None if nulls is None else dict(nulls),
             sums=None if sums is None else {name: Sums(**entry) for name, entry in sums.items()},
             problem=document["problem"],
         )
+
+
+def _column(name: str, type: str) -> Column:  # noqa: A002 - as it is stored
+    if not (isinstance(name, str) and isinstance(type, str)):
+        raise TypeError("a column is not [name, type]")
+    return Column(name, type)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class Finding:
                 "evidence": FileEvidence.from_json(own["evidence"]),
             }
         )
+        if type(finding.index) is not int:
+            raise TypeError("index is no number")
         if own["good"] is not finding.good:
             raise ValueError("good and reasons disagree")
         return finding

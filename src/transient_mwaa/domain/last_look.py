@@ -1,10 +1,11 @@
 """The last look before the delete: has Airflow learned anything that the export does not hold?"""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from transient_mwaa.domain.cycle import OWN_DAGS
 from transient_mwaa.domain.errors import ChangedSinceExport
+from transient_mwaa.domain.manifest import Manifest
 from transient_mwaa.domain.quiesce import LIVE_TASKS, UNFINISHED_RUNS, Look, Owed
 
 _SHOWN = 10
@@ -22,8 +23,9 @@ class LogEntry:
 def changes(
     look: Look, owed: Owed, cut_off: Collection[tuple[str, str]], entries: Iterable[LogEntry], max_log_id: int
 ) -> tuple[str, ...]:
-    """What changed since the snapshot, each in a few words; empty when nothing did.
+    """What happened since the snapshot, each in a few words; empty when nothing did.
 
+    A DAG is new that the evening's last look before the export had not seen: one that comes paused tells nobody.
     `cut_off` are the runs (dag_id, run_id) that this evening's policy `force` named and cut off. An unfinished run of a
     DAG that a human had paused lies dormant and is in the export as it is.
     """
@@ -32,13 +34,27 @@ def changes(
     dormant = {key for key in unfinished - alive if key[0] not in owed.dag_ids}
     going_on = sorted(key for key in (unfinished | alive) - dormant - set(cut_off) if key[0] not in OWN_DAGS)
     active = sorted(dag.dag_id for dag in look.dags if not dag.is_paused and dag.dag_id not in OWN_DAGS)
+    added = sorted({dag.dag_id for dag in look.dags} - owed.known - OWN_DAGS)
     new_entries = sorted(
         (entry for entry in entries if entry.id > max_log_id and entry.dag_id not in OWN_DAGS), key=lambda own: own.id
     )
     return (
         *(f"the run {run_id} of {dag_id} is unfinished" for dag_id, run_id in going_on),
         *(f"the DAG {dag_id} is active" for dag_id in active),
+        *(f"the DAG {dag_id} is new" for dag_id in added),
         *(f"{entry.event} of {entry.dag_id or 'no DAG'} (log entry {entry.id})" for entry in new_entries),
+    )
+
+
+def differences(totals: Mapping[str, int], manifest: Manifest) -> tuple[str, ...]:
+    """What Airflow's REST API counts otherwise than the database did in the exporting transaction.
+
+    Deleting many variables, connections or pools at once in Airflow 2's web pages leaves no entry in its audit log.
+    """
+    return tuple(
+        f"{table} has {rows} rows, in the export it has {manifest.tables[table].rows}"
+        for table, rows in sorted(totals.items())
+        if table in manifest.tables and rows != manifest.tables[table].rows
     )
 
 

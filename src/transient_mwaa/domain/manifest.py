@@ -43,12 +43,39 @@ NEVER_LEFT_OUT = frozenset({
     "task_fail", "task_instance", "task_instance_history", "task_instance_note", "task_map", "task_reschedule",
     "task_state_store", "trigger", "xcom",
 })
-# fmt: on
 """Tables that an export may not call "excluded": Airflow's memory, of version 2 and 3, as far as a schema has them."""
 ALWAYS_THERE = frozenset(
     {"connection", "dag", "dag_run", "log", "log_template", "slot_pool", "task_instance", "trigger", "variable", "xcom"}
 )
 """Tables of every Airflow from 2.10 to 3.3: a list without one of them is not the list of a live schema."""
+_OF_BOTH = frozenset({
+    "ab_role", "ab_user", "ab_user_role", "dag_run_note", "job", "rendered_task_instance_fields",
+    "task_instance_history", "task_instance_note", "task_map", "task_reschedule",
+})
+EXPECTED_TABLES = {
+    "2": ALWAYS_THERE | _OF_BOTH | {
+        "dagrun_dataset_event", "dataset", "dataset_alias", "dataset_alias_dataset_event",
+        "dataset_dag_run_queue", "dataset_event", "sla_miss", "task_fail",
+    },
+    "3": ALWAYS_THERE | _OF_BOTH | {
+        "asset", "asset_alias", "asset_alias_asset_event", "asset_dag_run_queue", "asset_event", "backfill",
+        "backfill_dag_run", "dag_version", "dagrun_asset_event", "deadline",
+    },
+}
+"""Airflow's major version -> what of its memory every version from 2.10, or from 3.0, has: the writer asks the live
+schema, and this is what it must have seen there. An exporter whose role may not see a table would not list it."""
+KEYS = {
+    "dag": ("dag_id",),
+    "dag_run": ("dag_id", "run_id"),
+    "log": ("id",),
+    "log_template": ("id",),
+    "slot_pool": ("id",),
+    "task_instance": ("dag_id", "task_id", "run_id", "map_index"),
+    "trigger": ("id",),
+    "xcom": ("dag_id", "task_id", "run_id", "map_index", "key"),
+}
+# fmt: on
+"""Columns that identify a row on every version: never null, by our own knowledge, whatever the writer calls a key."""
 
 _HEX_256 = re.compile(r"[0-9a-f]{64}")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
@@ -418,7 +445,8 @@ def _disagreements(manifest: Manifest, environment: str, export_id: str, mode: M
     problems += _history_row_problems(manifest)
     if manifest.mode == "history":
         return problems + _history_problems(manifest)
-    return problems + _table_problems(manifest) + _secret_problems(manifest, environment, export_id)
+    problems += _table_problems(manifest) + _secret_problems(manifest, environment, export_id)
+    return problems + _log_problems(manifest)
 
 
 def _history_row_problems(manifest: Manifest) -> list[str]:
@@ -453,7 +481,9 @@ def _file_problems(file: ExportFile, environment: str, export_id: str) -> list[s
     problems += [f"the column {name} stands there twice" for name, times in Counter(names).items() if times > 1]
     problems += [f"no sums for the column {name}" for name in names if name not in file.sums]
     problems += [f"sums for the unknown column {name}" for name in file.sums if name not in names]
-    problems += [f"the key column {name} is not in its schema" for name in file.key_columns if name not in names]
+    keys = tuple(dict.fromkeys((*(KEYS.get(file.table, ()) if file.role == "snapshot" else ()), *file.key_columns)))
+    problems += ["it names no key column"] if not file.key_columns else []
+    problems += [f"the key column {name} is not in its schema" for name in keys if name not in names]
     problems += [
         f"{name} has {sums.count} values in {file.rows} rows"
         for name, sums in file.sums.items()
@@ -461,7 +491,7 @@ def _file_problems(file: ExportFile, environment: str, export_id: str) -> list[s
     ]
     problems += [
         f"the key column {name} is empty in {file.rows - file.sums[name].count} rows"
-        for name in file.key_columns
+        for name in keys
         if name in file.sums and file.sums[name].count != file.rows
     ]
     if file.table in NEVER_PARQUET:
@@ -472,7 +502,9 @@ def _file_problems(file: ExportFile, environment: str, export_id: str) -> list[s
 
 
 def _table_problems(manifest: Manifest) -> list[str]:
-    problems = [f"the table {name} is not in the list" for name in sorted(ALWAYS_THERE - manifest.tables.keys())]
+    expected = EXPECTED_TABLES.get(manifest.airflow_version.partition(".")[0], frozenset())
+    problems = [] if expected else [f"nobody knows which tables Airflow {manifest.airflow_version} has"]
+    problems += [f"the table {name} is not in the list" for name in sorted(expected - manifest.tables.keys())]
     carried_rows = Counter[str]()
     snapshots: dict[str, tuple[Column, ...]] = {}
     for file in manifest.files:
@@ -481,7 +513,7 @@ def _table_problems(manifest: Manifest) -> list[str]:
             if snapshots.setdefault(file.table, file.schema) != file.schema:
                 problems.append(f"the parts of {file.table} have different columns")
     for name, table in sorted(manifest.tables.items()):
-        if table.carried == "snapshot" and name not in snapshots:
+        if table.carried == "snapshot" and name not in snapshots and (table.rows or name in ALWAYS_THERE):
             problems.append(f"the table {name} has no file")
         elif table.carried == "snapshot" and carried_rows[name] != table.rows:
             problems.append(f"the table {name} has {table.rows} rows, its files hold {carried_rows[name]}")
@@ -509,3 +541,12 @@ def _secret_problems(manifest: Manifest, environment: str, export_id: str) -> li
         if rows != expected:
             problems.append(f"secrets: {rows} rows of {kind}, the table has {expected}")
     return problems
+
+
+def _log_problems(manifest: Manifest) -> list[str]:
+    """The last look asks for whatever came after max_log_id, so it must be the greatest id in the exported log."""
+    logs = [file.sums.get("id") for file in manifest.files if file.role == "snapshot" and file.table == "log"]
+    greatest = max((int(sums.max) for sums in logs if sums and sums.measure == "integer" and sums.max), default=0)
+    if manifest.max_log_id == greatest:
+        return []
+    return [f"max_log_id is {manifest.max_log_id}, the greatest id in the exported log is {greatest}"]

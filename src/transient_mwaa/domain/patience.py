@@ -48,6 +48,21 @@ CLI_COMMAND = timedelta(seconds=90)
 CLI_ANSWER = timedelta(seconds=60)
 """One answer of the CLI endpoint; the token lives 60 s."""
 
+EVENT_IS_LOST = timedelta(minutes=20)
+"""EventBridge Scheduler gives an event up after 15 minutes (MaximumEventAgeInSeconds): then `recover` steps in."""
+
+MORNINGS_AGAIN = 3
+"""Mornings that `recover` begins again after one evening; what they do not mend, only a human can."""
+
+BETWEEN_MORNINGS = timedelta(minutes=30)
+"""Between two of them: long enough for want of capacity to pass, and for the one before to have taken the lease."""
+
+TELLING = timedelta(minutes=15)
+"""Who has undertaken to tell a human and not said so after this, has died: the next one tells."""
+
+TOLD_IS_REMEMBERED = timedelta(days=30)
+"""After this a trouble that is still there is told anew."""
+
 CREATE_ATTEMPTS = 3
 """Creations asked for in one morning. A fourth has never helped: what is left is a mistake to be mended by a human."""
 

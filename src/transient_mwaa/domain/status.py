@@ -43,11 +43,12 @@ def condition_of(status: str, incarnation: str, record: Record, waiting_since: d
     Raises EnvironmentNotFound when it is gone and was never put to sleep, EnvironmentStillChanging when it is overdue.
     """
     condition = CONDITIONS.get(status, Condition.BROKEN) if status else Condition.GONE
-    if condition is Condition.USABLE:
-        if record.is_unrestored(incarnation):
-            return Condition.UNRESTORED
-        if _delete_may_still_show(record, now):
-            condition = Condition.DELETING
+    if condition is Condition.USABLE and record.is_unrestored(incarnation):
+        return Condition.UNRESTORED
+    if condition is Condition.USABLE and _delete_may_still_show(record, now):
+        condition = Condition.DELETING
+    if condition is Condition.BROKEN and _delete_was_asked_for(record):
+        condition = Condition.DELETING  # from here there is only forward: whatever it goes through is waited out
     if condition is Condition.GONE and not record.blueprint_key:
         message = (
             f"There is no environment {record.environment}, and none was put to sleep under this name. "
@@ -64,8 +65,17 @@ def condition_of(status: str, incarnation: str, record: Record, waiting_since: d
     return condition
 
 
+def _delete_was_asked_for(record: Record) -> bool:
+    """By the run that holds the lease; its answer may have been lost, and then nobody has recorded it as accepted."""
+    if record.phase == Phase.DELETE_ACCEPTED:
+        return bool(record.deleted_at)
+    if record.phase != Phase.FALLING_ASLEEP or not (record.deleted_at and record.lease_taken_at):
+        return False
+    return patience.moment(record.deleted_at) >= patience.moment(record.lease_taken_at).replace(microsecond=0)
+
+
 def _delete_may_still_show(record: Record, now: datetime) -> bool:
     """MWAA took our delete a moment ago, and its answers may lag behind."""
-    if record.phase != Phase.DELETE_ACCEPTED or not record.deleted_at:
+    if not _delete_was_asked_for(record):
         return False
     return not patience.overdue(patience.moment(record.deleted_at), patience.DELETE_SHOWS, now)

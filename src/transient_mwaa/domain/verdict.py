@@ -1,6 +1,7 @@
 """The verdict: is every promised row safe in S3? Whatever cannot be checked counts against the export."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -53,6 +54,10 @@ class Verdict:
             "reasons": list(self.reasons),
             "judged_at": self.judged_at,
         }
+
+    def is_about_totals(self, manifest: Manifest, totals: Mapping[str, int]) -> bool:
+        """Whether the export is whole, and nothing but Airflow's own totals says otherwise."""
+        return not self.good and set(self.reasons) == set(_totals_reasons(manifest, totals))
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
@@ -135,16 +140,16 @@ def judge(
     manifest: Manifest,
     manifest_key: str,
     manifest_version_id: str,
-    findings: Sequence[Finding | None],
+    findings: Iterable[Finding | None],
     secrets: SecretsEvidence,
     totals: Mapping[str, int],
     incarnation: str,
     verified: Collection[VerifiedExport],
     now: datetime,
 ) -> Verdict:
-    """Holds everything that was found against the manifest of a complete export. `findings[i]` is about file i, None
-    when there is none; `totals` are rows by table as Airflow's REST API counts them; `verified` are the pointers to
-    what was verified last, of either mode.
+    """Holds everything that was found against the manifest of a complete export. `findings` are in any order, None for
+    one that is missing or cannot be read; `totals` are rows by table as Airflow's REST API counts them; `verified` are
+    the pointers to what was verified last, of either mode.
     """
     reasons = [] if manifest.mode == "complete" else ["it holds nothing but history"]
     reasons += _common_reasons(manifest, manifest_key, manifest_version_id, findings, incarnation, verified, now)
@@ -157,7 +162,7 @@ def judge_extract(
     manifest: Manifest,
     manifest_key: str,
     manifest_version_id: str,
-    findings: Sequence[Finding | None],
+    findings: Iterable[Finding | None],
     incarnation: str,
     verified: Collection[VerifiedExport],
     now: datetime,
@@ -172,17 +177,20 @@ def _common_reasons(
     manifest: Manifest,
     manifest_key: str,
     manifest_version_id: str,
-    findings: Sequence[Finding | None],
+    findings: Iterable[Finding | None],
     incarnation: str,
     verified: Collection[VerifiedExport],
     now: datetime,
 ) -> list[str]:
     reasons = _origin_reasons(manifest, incarnation, now)
     reasons += _continuity_reasons(manifest, verified)
+    about: dict[int, list[Finding]] = defaultdict(list)
+    for finding in filter(None, findings):
+        about[finding.index].append(finding)
     for index, file in enumerate(manifest.files):
-        finding = findings[index] if index < len(findings) else None
         expected = (manifest.environment, manifest.export_id, manifest_key, manifest_version_id, index)
-        reasons += [f"{file.key}: {reason}" for reason in _finding_reasons(file, finding, expected)]
+        found = [reason for finding in about[index] for reason in _finding_reasons(file, finding, expected)]
+        reasons += [f"{file.key}: {reason}" for reason in (found if about[index] else ["nobody has verified it"])]
     return reasons
 
 
@@ -255,10 +263,8 @@ def _continuity_reasons(manifest: Manifest, verified: Collection[VerifiedExport]
 
 
 def _finding_reasons(
-    file: ExportFile, finding: Finding | None, expected: tuple[str, str, str, str, int]
+    file: ExportFile, finding: Finding, expected: tuple[str, str, str, str, int]
 ) -> tuple[str, ...]:
-    if finding is None:
-        return ("nobody has verified it",)
     about = (
         finding.environment,
         finding.export_id,

@@ -1,0 +1,28 @@
+"""The stack's calendar."""
+
+import os
+from datetime import date
+
+import holidays
+
+from transient_mwaa.domain.decision import Calendar
+
+
+def calendar_from_env() -> Calendar:
+    """From TIME_ZONE, WAKE_AT, READY_BY, WORK_DAYS, HOLIDAYS, EXTRA_HOLIDAYS and SLEEP_AT, the stack's parameters."""
+    return Calendar.parse(
+        time_zone=os.environ["TIME_ZONE"],
+        wake_at=os.environ["WAKE_AT"],
+        ready_by=os.environ.get("READY_BY", ""),
+        work_days=os.environ["WORK_DAYS"],
+        extra_holidays=os.environ.get("EXTRA_HOLIDAYS", ""),
+        public_holiday=_public_holidays(os.environ.get("HOLIDAYS", "")).get,
+        sleep_at=os.environ.get("SLEEP_AT", ""),
+    )
+
+
+def _public_holidays(where: str) -> dict[date, str]:
+    """Of a country (US) or one of its parts (DE-BW); none for ""."""
+    country, _, part = where.partition("-")
+    # A HolidayBase is a dict that fills itself year by year.
+    return holidays.country_holidays(country, subdiv=part or None) if country else {}
