@@ -29,7 +29,7 @@ check: .venv/ready  ## The fast part: lint, types, arrows, template, state machi
 	$(TEST) -n 2 -m "unit or functions or template"
 
 test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
-	$(TEST) -n 2 --dist loadfile -m "stories or local"
+	$(TEST) -n 2 --dist loadfile -m "stories or local or laws"
 	$(TEST) -n 2 --dist loadfile -m engine
 	$(TEST) -m cycle
 

@@ -14,7 +14,13 @@ from local.clock import VirtualClock
 from local.interpreter import Run, StateMachine, TaskCall, TaskFailed, load
 
 SERVICES = {"states": "stepfunctions", "sfn": "stepfunctions"}
-PREFIXES = {"dynamodb": "DynamoDB", "sns": "SNS", "stepfunctions": "Sfn", "ssm": "Ssm", "cloudwatch": "CloudWatch"}
+PREFIXES = {
+    "stepfunctions": "StepFunctions",
+    "dynamodb": "DynamoDB",
+    "sns": "SNS",
+    "ssm": "Ssm",
+    "cloudwatch": "CloudWatch",
+}
 """How Step Functions begins the names of a service's errors."""
 
 STACK_PREFIX = "transient-mwaa-"

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -115,7 +116,8 @@ def test_a_refused_delete_takes_nothing_from_the_living_incarnation(evening: Nig
     record = Records.from_env().read(ENVIRONMENT)
     assert record.deleted_at
     assert not record.is_unrestored(INCARNATION)
-    living = condition_of("AVAILABLE", INCARNATION, record, evening.now, datetime.now(UTC))
+    turned_back = replace(record, phase="awake")
+    living = condition_of("AVAILABLE", INCARNATION, turned_back, evening.now, datetime.now(UTC))
     assert living is Condition.USABLE
 
 

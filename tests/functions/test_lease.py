@@ -50,7 +50,7 @@ from transient_mwaa.domain.restore import require_restorable
 from transient_mwaa.domain.status import condition_of
 from transient_mwaa.domain.verdict import VerifiedExport
 
-pytestmark = pytest.mark.functions
+pytestmark = pytest.mark.laws
 
 ROOT = Path(__file__).parents[2]
 BEGIN = datetime(2026, 11, 22, 20, tzinfo=UTC)

@@ -14,7 +14,7 @@ from tests.functions.night import ENVIRONMENT, EXPORT_ID, Context, Night
 from transient_mwaa.domain import layout
 from transient_mwaa.domain.evidence import Finding
 
-pytestmark = pytest.mark.functions
+pytestmark = pytest.mark.laws
 
 FILES = 500
 EVENING = datetime(2026, 11, 23, 20, tzinfo=UTC)

@@ -19,7 +19,7 @@ from tests.functions.test_export_files import promised
 from transient_mwaa.aws.bucket import Bucket
 from transient_mwaa.aws.export_files import ExportFiles
 
-pytestmark = pytest.mark.functions
+pytestmark = pytest.mark.laws
 
 ROOT = Path(__file__).parents[2]
 MB = 1024 * 1024

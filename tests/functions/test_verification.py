@@ -326,7 +326,7 @@ def test_what_was_added_before_the_verdict_is_a_change_and_no_bad_export(night: 
     night.verify()
     night.airflow.totals[kind] += 1
     night.airflow.event_logs.append({"event_log_id": 4, "dag_id": None, "event": "variable.create"})
-    with pytest.raises(ChangedSinceExport, match="variable.create of no DAG"):
+    with pytest.raises(ChangedSinceExport, match=r"variable\.create of no DAG"):
         night.run("judge_export")
     with pytest.raises(ExportNotVerified):
         night.run("promote_export")

@@ -262,9 +262,7 @@ def _continuity_reasons(manifest: Manifest, verified: Collection[VerifiedExport]
     return [f"its history begins at {since.isoformat()}, but what was verified {ends}"]
 
 
-def _finding_reasons(
-    file: ExportFile, finding: Finding, expected: tuple[str, str, str, str, int]
-) -> tuple[str, ...]:
+def _finding_reasons(file: ExportFile, finding: Finding, expected: tuple[str, str, str, str, int]) -> tuple[str, ...]:
     about = (
         finding.environment,
         finding.export_id,
