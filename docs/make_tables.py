@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -55,6 +56,29 @@ def what_comes_back() -> str:
     return "\n".join([*rows, *map(row, sorted(set().union(*SCHEMAS.values())))]) + "\n"
 
 
+def laws_and_faults() -> str:
+    """The tables of docs/safety.md: what must hold in every scenario of the sweep, and what can go wrong in one."""
+    sys.path[:0] = [str(DOCS.parent), str(DOCS.parent / "src")]
+    from sweep.disturbances import GROUPS
+    from sweep.faults import ATTEMPTS, KINDS
+    from sweep.monitors import LAWS
+    from sweep.tracks import TRACKS
+
+    laws = [f"| {law} | {text} |" for law, text in LAWS.items()]
+    attempts = f"attempt {', '.join(map(str, ATTEMPTS))} of a task"
+    faults = [f"| {attempts} | {'; '.join(f'*{kind}*: {text}' for kind, text in KINDS.items())} |"]
+    others = [f"| {group} | {in_words(kinds)} |" for group, kinds in GROUPS.items()]
+    tracks = [f"- {track.name}: *{track.ends}*" for track in TRACKS]
+    table = ["| law | what must hold |", "|---|---|", *laws, "", "| what goes wrong | how |", "|---|---|", *faults]
+    return "\n".join([*table, *others, "", "Where it goes wrong, and how each ends by itself:", "", *tracks]) + "\n"
+
+
+def in_words(kinds: Iterable[str]) -> str:
+    """All of them, or how many there are."""
+    names = list(kinds)
+    return "; ".join(names) if len(names) < 20 else f"{len(names)} of them, see `local/airflow_lies.py`"
+
+
 def rewritten(text: str, table: str) -> str:
     """A document with the table between its two marks replaced."""
     before, rest = text.split(BEGIN)
@@ -62,5 +86,6 @@ def rewritten(text: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    document = DOCS / "what-comes-back.md"
-    document.write_text(rewritten(document.read_text(), what_comes_back()))
+    for name, table in (("what-comes-back.md", what_comes_back()), ("safety.md", laws_and_faults())):
+        document = DOCS / name
+        document.write_text(rewritten(document.read_text(), table))
