@@ -730,6 +730,16 @@ def test_whoever_comes_after_an_evening_that_died_takes_the_lease_over(
     assert nights.world.living == living
 
 
+def test_a_lease_that_moved_on_since_it_was_looked_at_is_not_taken_over(nights: Nights) -> None:
+    """The dead one's own request arrives once more: the same owner under another fence."""
+    begin(nights, "sleep", "Take the lease").stop()
+    (taking,) = [call for call in nights.sent if call.state == "Take the lease"]
+    second = begin(nights, "sleep", "Look who holds the lease")
+    nights._carry_out(taking)
+    assert finish(nights, second) == "Asleep"
+    assert second.path.count("Take over the lease") == 2
+
+
 def test_a_delete_of_yesterday_that_is_delivered_today_touches_nothing(nights: Nights) -> None:
     assert run_to_the_end(nights, "sleep") == "Asleep"
     assert run_to_the_end(nights, "wake") == "Awake"

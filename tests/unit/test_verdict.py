@@ -173,7 +173,9 @@ def test_findings_survive_json_and_contradictory_ones_do_not() -> None:
         assert finding is not None
         written = json.loads(json.dumps(finding.to_json()))
         assert Finding.from_json(written) == finding
-        for wrong in (written | {"good": False}, written | {"reasons": ["x"]}, {"good": True}, written | {"more": 1}):
+        columns = {"evidence": {**written["evidence"], "schema": [{"name": ["id"], "type": "int64"}]}}
+        altered = ({"good": False}, {"reasons": ["x"]}, {"more": 1}, {"index": [0]}, {"index": True}, columns)
+        for wrong in ({"good": True}, *(written | change for change in altered)):
             with pytest.raises((KeyError, TypeError, ValueError)):
                 Finding.from_json(wrong)
 
