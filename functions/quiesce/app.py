@@ -33,6 +33,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     owed_dags.write(plan.owed, before=owed)
     owed_dags.write_cut_off(name, plan.cut_off, look, now)
     cli.unpause(name, plan.unpause)
+    records.read(name).require_lease(event["owner"], event["fence"])  # whoever took over has given them back already
     cli.pause(name, plan.pause)
     logger.info("Drained", extra={"state": plan.state, "pause": plan.pause, "blocking": plan.blocking})
     return {

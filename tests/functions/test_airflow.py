@@ -60,6 +60,37 @@ class TestQuiesce:
         quiesce(cloud)
         assert cloud.airflow.paused["a"]
 
+    def test_a_function_that_outlives_its_execution_overwrites_nothing(self, cloud):
+        """Whoever took over has written what is owed since this one read it: the union must survive."""
+        cloud.airflow.paused |= {"a": False, "b": True}
+        rest = cloud.airflow.rest
+
+        def meanwhile(*request):
+            owed = {"environment": "dev", "dag_ids": ["b"], "paused": [], "known": ["a", "b"], "since": ago(minutes=1)}
+            cloud.client("s3").put_object(
+                Bucket="data", Key="environments/dev/owed_dags.json", Body=json.dumps(owed).encode()
+            )
+            return rest(*request)
+
+        cloud.airflow.rest = meanwhile
+        with pytest.raises(LeaseLost, match="Another run has written"):
+            quiesce(cloud)
+        assert cloud.json("environments/dev/owed_dags.json")["dag_ids"] == ["b"]
+        assert not cloud.airflow.paused["a"]
+
+    def test_a_function_that_loses_the_lease_on_its_way_pauses_nothing(self, cloud):
+        cloud.airflow.paused |= {"a": False}
+        rest = cloud.airflow.rest
+
+        def meanwhile(*request):
+            cloud.record(lease_owner="another", lease_fence=LEASE["fence"])
+            return rest(*request)
+
+        cloud.airflow.rest = meanwhile
+        with pytest.raises(LeaseLost):
+            quiesce(cloud)
+        assert not cloud.airflow.paused["a"]
+
     def test_a_consumer_is_paused_after_its_producer(self, cloud):
         cloud.airflow.paused |= {"consumer": False, "producer": False}
         cloud.airflow.assets = [

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
 
+_OVERTAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
 _CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -27,6 +28,7 @@ class StoredObject:
     key: str
     version_id: str
     body: bytes
+    etag: str = ""
 
     @property
     def sha256(self) -> str:
@@ -52,7 +54,7 @@ class Bucket:
         """The object and the version that was read; without `version_id` the newest."""
         answer = self._get(key, version_id)
         with passing.reading():
-            return StoredObject(key, answer.get("VersionId", ""), answer["Body"].read())
+            return StoredObject(key, answer.get("VersionId", ""), answer["Body"].read(), answer["ETag"])
 
     def find(self, key: str) -> StoredObject | None:
         """Like `fetch`, for what may rightly be absent."""
@@ -80,6 +82,19 @@ class Bucket:
     def write(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> str:
         """Returns the version id."""
         return self._put(key, body, content_type)
+
+    def replace_json(self, key: str, value: Any, read: StoredObject | None) -> bool:
+        """Writes only if the object is still the one that was `read` (None: not there). Says whether it was."""
+        body = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        condition = {"IfNoneMatch": "*"} if read is None else {"IfMatch": read.etag}
+        try:
+            self._put(key, body, "application/json", **condition)
+        except ClientError as error:
+            if passing.code_of(error) not in _OVERTAKEN:
+                raise
+            there = self.find(key)  # a try whose answer was lost has written it already
+            return there is not None and there.body == body
+        return True
 
     def write_json(self, key: str, value: Any, if_none_match: bool = False) -> str:
         """Returns the version id. With `if_none_match` an object that is there already makes botocore's

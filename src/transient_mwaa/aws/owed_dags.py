@@ -8,6 +8,7 @@ from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.bucket import Bucket
 from transient_mwaa.domain import layout
 from transient_mwaa.domain.cycle import Phase
+from transient_mwaa.domain.errors import LeaseLost
 from transient_mwaa.domain.quiesce import DagRun, GiveBack, Look, Owed, cut_off_json, plan_give_back
 
 
@@ -27,9 +28,21 @@ class OwedDags:
         return Owed.from_json(environment, stored.json() if stored else None)
 
     def write(self, owed: Owed, before: Owed) -> None:
-        """Stores what is owed, if that has changed."""
-        if owed != before:
-            self._bucket.write_json(layout.owed_dags(owed.environment), owed.as_json())
+        """Stores what is owed, if that has changed, and only in place of what was read `before`. Raises LeaseLost.
+
+        A function may outlive its stopped execution: it must not overwrite what the run that took over has written.
+        """
+        if owed == before:
+            return
+        key = layout.owed_dags(owed.environment)
+        stored = self._bucket.find(key)
+        unchanged = Owed.from_json(owed.environment, stored.json() if stored else None) == before
+        if not unchanged or not self._bucket.replace_json(key, owed.as_json(), read=stored):
+            message = (
+                f"Another run has written which DAGs of {owed.environment} are owed their activity. "
+                "Let that run finish; this one leaves them to it."
+            )
+            raise LeaseLost(message)
 
     def write_cut_off(self, environment: str, runs: tuple[DagRun, ...], look: Look, now: datetime) -> None:
         """Stores what a forced sleep interrupts, and replaces an older list even when there is nothing."""
