@@ -120,6 +120,7 @@ def _person(act: Callable[[World], None]) -> Any:
     def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
         if world.airflow is not None:
             act(world)
+            world.last_edit = world.now
         return carry_out()
 
     return strike

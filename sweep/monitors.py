@@ -175,6 +175,8 @@ class Monitors:
         outcome = self.world.engine.runs[arn].outcome
         if not path or outcome is None or outcome.status in ("ABORTED", "TIMED_OUT"):
             return
+        if any(event.type == "ExecutionRedriven" for event in self.world.engine.runs[arn].history):
+            return  # it speaks of its own night
         last, machine = path[-1], self.world.engine.machine_of(arn)
         if last in ("Asleep", "Already asleep") and not self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
@@ -192,8 +194,10 @@ class Monitors:
             return
         if self.deletes:
             knows = self.world.airflow.what_airflow_knows()
+            edited = self._deleted_at is not None and self.world.last_edit > self._deleted_at
             for difference in self.known.lost_until(knows, active=self.world.expected_active):
-                self.break_("S7", f"{when}: {difference}")
+                if not (edited and difference.endswith("is another")):  # as people wanted it in the morning
+                    self.break_("S7", f"{when}: {difference}")
 
     def afterwards(self) -> None:
         """Looks through everything that was left behind."""

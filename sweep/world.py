@@ -49,6 +49,8 @@ class World:
         self._hooks = contextlib.ExitStack()
         self.expected_active: set[str] = set()
         """DAGs that people want to be active."""
+        self.last_edit = MONDAY
+        """When a person has last changed something."""
         self.tomorrow: Callable[[Callable[[], Any]], None] = lambda _: None
         """Takes what is to happen on the next day, when all should be well again."""
 
