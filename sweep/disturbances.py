@@ -118,7 +118,7 @@ def _status(status: str, lasting: timedelta | None) -> Any:
 
 def _person(act: Callable[[World], None]) -> Any:
     def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
-        if world.airflow is not None:
+        if world.is_in_use:
             act(world)
             world.last_edit = world.now
         return carry_out()
@@ -242,7 +242,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "throttled once": _throttled(1),
         "throttled three times": _throttled(3),
         "REST answers 503": _rest(503, 2),
-        "REST answers 500 for long": _rest(500, 40),
+        "REST answers 500 for long": _rest(500, 15),
         "CLI answers 307": _gateway(lambda gateway: setattr(gateway, "redirects", True)),
         "CLI tokens expire": _gateway(lambda gateway: gateway.refusals.extend([403, 403])),
         "CLI answers 503": _gateway(lambda gateway: gateway.refusals.extend([503, 503])),

@@ -140,6 +140,18 @@ class World:
         return None if found is None or found.status == "DELETED" else found
 
     @property
+    def is_in_use(self) -> bool:
+        """People work in it: it is available, and has its memory."""
+        environment = self.environment
+        if environment is None or environment.status not in ("AVAILABLE", "UPDATE_FAILED"):
+            return False
+        born, record = environment.members["CreatedAt"], self.record
+        deleted_at = record.get("deleted_at")
+        if deleted_at is None or born < datetime.fromisoformat(deleted_at):
+            return True
+        return record.get("restored_incarnation") == born.isoformat(timespec="seconds")
+
+    @property
     def airflow(self) -> Any:
         return self.cloud.environment(ENVIRONMENT)
 
