@@ -127,6 +127,8 @@ class LocalCloud:
         self.clock: RealClock | VirtualClock = clock or RealClock(wait_scale)
         self.events_lost = False
         """True: status changes of executions reach no rule (EventBridge delivers them at best effort)."""
+        self._telling = threading.RLock()
+        """Held while a rule hears of an execution's end, which starts others."""
         self.stack: Stack | None = None
         self._airflow = airflow
         self._in_process = in_process
@@ -202,7 +204,9 @@ class LocalCloud:
         return getattr(importlib.import_module(f"local.{module}"), name)
 
     def _stop_work(self) -> None:
-        """Executions first, then every Airflow."""
+        """Executions first, then every Airflow. What ends by it starts nothing more."""
+        with self._telling:
+            self.events_lost = True
         for execution in self._executions():
             if _status(execution) != "RUNNING":
                 continue
@@ -399,8 +403,11 @@ class LocalCloud:
 
     def _execution_ended(self, execution: Any) -> None:
         """What Step Functions tells EventBridge."""
-        if self.events_lost:
-            return
+        with self._telling:
+            if not self.events_lost:
+                self._tell(execution)
+
+    def _tell(self, execution: Any) -> None:
         status = _status(execution)
         detail = {
             "executionArn": execution.exec_arn,

@@ -14,6 +14,7 @@ import boto3
 import pytest
 from moto.stepfunctions.parser.asl.jsonata import jsonata as moto_jsonata
 from moto.stepfunctions.parser.asl.parse import asl_parser
+from moto.stepfunctions.parser.utils import TMP_THREADS
 
 from local.cloud import LocalCloud
 
@@ -49,6 +50,18 @@ def test_nothing_is_left(tmp_path: Path) -> None:
         assert cloud.client("s3").list_buckets()["Buckets"] == []
         assert cloud.client("mwaa").list_environments()["Environments"] == []
         assert cloud.client("stepfunctions").list_state_machines()["stateMachines"] == []
+
+
+def test_an_execution_that_ends_by_leaving_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("local.cloud.send_event", lambda *args: told.append(args[-1]["detail"]["status"]))
+    with LocalCloud(tmp_path, airflow=NotingAirflow, wait_scale=0.001) as cloud:
+        cloud.deploy(SAMPLE)
+        before = len(TMP_THREADS)
+        cloud.start("tour-test", {"greet": "you", "count": 1})
+    for thread in TMP_THREADS[before:]:
+        thread.join(20)
+    assert told == []
 
 
 def test_up_stays_until_it_is_told_to_go(tmp_path: Path) -> None:
