@@ -350,7 +350,7 @@ def restore_export(
     for entry in document["files"]:
         if entry["role"] == "snapshot":
             data = _read(s3, bucket, entry["key"], entry["version_id"], entry["sha256"])
-            exported[entry["table"]].extend(pq.read_table(io.BytesIO(data)).to_pylist())
+            exported[entry["table"]].extend(pq.ParquetFile(io.BytesIO(data)).read().to_pylist())
     sealed = document["secrets"]
     clear, header = _encryption().decrypt(
         source=_read(s3, bucket, sealed["key"], sealed["version_id"], sealed["sha256"]),

@@ -17,7 +17,7 @@ import re
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.botocore_stubber import MockRawResponse
 from moto.core.exceptions import HTTPException
 from moto.core.request import Request
+from moto.core.serialize import AttributePicker, XFormedAttributePicker
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPHeaderDict, HTTPResponse
 from werkzeug.test import Client
@@ -91,6 +92,7 @@ def applied(hooks: Hooks) -> Iterator[None]:
         answer_boto3(replace)
         leave_out_what_nobody_reads(replace)
         parse_each_timestamp_once(replace)
+        spell_each_attribute_once(replace)
         read_service_models_once(replace)
         write_methods_once(replace)
         make_clients_once(replace)
@@ -143,7 +145,13 @@ def _routes(service: str) -> list[tuple[re.Pattern[str], Any]]:
 
 def leave_out_what_nobody_reads(replace: Replacer) -> None:
     """moto takes account and region from a request's Authorization; it checks no signature and reads no user agent."""
-    replace.attribute(SigV4Auth, "canonical_request", lambda _self, _request: "")
+
+    def add_auth(self: Any, request: Any) -> None:
+        request.context["timestamp"] = "20261123T000000Z"
+        self._modify_request_before_signing(request)
+        request.headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={self.scope(request)}"
+
+    replace.attribute(SigV4Auth, "add_auth", add_auth)
     replace.attribute(UserAgentString, "to_string", lambda _self: "boto3")
 
 
@@ -151,6 +159,24 @@ def parse_each_timestamp_once(replace: Replacer) -> None:
     """Every answer has several, and time stands still most of the time."""
     parse = functools.lru_cache(maxsize=1000)(botocore.utils._parse_timestamp_with_tzinfo)
     replace.attribute(botocore.utils, "_parse_timestamp_with_tzinfo", parse)
+
+
+def spell_each_attribute_once(replace: Replacer) -> None:
+    """moto tries several spellings of every member of every answer, and works them out anew each time."""
+
+    def remembering(picker: type[AttributePicker]) -> None:
+        def get_possible_keys(self: Any, context: Any) -> Iterable[str]:
+            if hasattr(context.obj, "Meta"):  # spellings of its own
+                return original(self, context)
+            key = (picker, context.shape, context.key, type(context.obj))
+            if key not in _spellings:
+                _spellings[key] = list(dict.fromkeys(original(self, context)))
+            return _spellings[key]
+
+        original = replace.attribute(picker, "get_possible_keys", get_possible_keys)
+
+    remembering(AttributePicker)
+    remembering(XFormedAttributePicker)
 
 
 def read_service_models_once(replace: Replacer) -> None:
@@ -166,6 +192,7 @@ def read_service_models_once(replace: Replacer) -> None:
 
 _loaders: dict[str | None, Any] = {}
 _methods: dict[tuple[str, str], dict[str, Any]] = {}
+_spellings: dict[Any, list[str]] = {}
 _clients: weakref.WeakKeyDictionary[Any, dict[Any, BaseClient]] = weakref.WeakKeyDictionary()
 """All for the life of this process."""
 

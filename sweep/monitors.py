@@ -182,8 +182,10 @@ class Monitors:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
         if last in ("Awake", "Already awake") and self.unwell():
             self.break_("S8", f"{machine} says {last!r}, but {self.unwell()}")
-        if last.startswith("Still awake:") and self.asleep:
+        if last.startswith("Still awake") and self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is gone")
+        if last.startswith("Not awake") and not self.unwell():
+            self.break_("S8", f"{machine} says {last!r}, but it is")
 
     def whole(self, when: str) -> None:
         """By now it must be awake, with everything it knew."""
@@ -244,6 +246,6 @@ def _text(key: str, body: bytes) -> str:
     if not key.endswith(".parquet"):
         return body.decode("latin-1")
     try:
-        return str(pq.read_table(io.BytesIO(body)).to_pydict())
+        return str(pq.ParquetFile(io.BytesIO(body)).read().to_pydict())
     except Exception:  # a corrupted file: nothing to be read in it but its bytes
         return body.decode("latin-1")

@@ -57,7 +57,7 @@ class World:
     def __enter__(self) -> World:
         self.cloud.__enter__()
         # Shorter than on AWS: each minute is a poll.
-        self.cloud.site.creation, self.cloud.site.deletion = timedelta(minutes=6), timedelta(minutes=4)
+        self.cloud.site.creation, self.cloud.site.deletion = timedelta(minutes=2), timedelta(minutes=2)
         # Between their tries clients and functions sleep; here nobody waits for real.
         self._hooks.enter_context(mock.patch("time.sleep", self.clock.pass_time))
         stack = self.cloud.deploy(
@@ -76,6 +76,7 @@ class World:
             **environment_request(self.cloud, stack.outputs, ENVIRONMENT, BUCKET)
         )
         self.folder = airflow.folder
+        airflow.script.export_takes = airflow.script.restore_takes = timedelta(seconds=20)
         airflow.add_dag("orders.hourly", every=timedelta(hours=6))
         airflow.add_dag("consumer", after=("s3://lake/orders",))
         airflow.add_dag("resting", active=False)
@@ -89,6 +90,9 @@ class World:
             self.settle([arn])
             if self.path(arn)[-1] != end:
                 raise RuntimeError(f"The first night went wrong: {self.path(arn)} {self.engine.runs[arn].outcome}")
+        # What is loaded here, no child has to load.
+        self.settle([self.fire("watchdog"), self.fire("extract")])
+        self.cloud.functions.load()
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -79,7 +79,7 @@ def test_every_change_is_applied() -> None:
         name for name, each in vars(no_sockets).items()
         if inspect.isfunction(each) and next(iter(inspect.signature(each).parameters), "") == "replace"
     ]  # fmt: skip
-    assert len(changes) == 8
+    assert len(changes) == 9
     assert [name for name in changes if f"{name}(replace" not in inspect.getsource(no_sockets.applied)] == []
 
 

@@ -353,7 +353,7 @@ def test_a_late_event_does_not_delete_a_fresh_environment(night):
 )
 def test_a_malformed_request_says_what_to_send(night, request_):
     night.run(request_)
-    assert night.ended == "Still awake: the request could not be used"
+    assert night.ended == "Not begun: the request could not be used"
     assert night.execution.error == "InvalidInput"
     assert '{\\"environment\\"' in night.messages[-1][1] or "2026-" in night.messages[-1][1]
     assert night.record == {}
