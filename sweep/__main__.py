@@ -8,6 +8,7 @@ make sweep ARGS="--replay 'evening | ...'"  one scenario again, by the name that
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Set
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from local.interpreter import TaskCall
 from sweep.disturbances import every_disturbance
@@ -29,10 +31,14 @@ from sweep.tracks import TRACKS, Track
 from sweep.world import ROOT, World
 
 PAIRS = 400
+PROBES = 25
+"""So many scenarios at most are tried on a mutant."""
 Chosen = Callable[[Scenario], bool]
 Place = tuple[str, str, str, str]
 """Track, state machine, task state and its resource."""
 RESULT = ROOT / "build/sweep.json"
+PLAYED = ROOT / "build/sweep-played.jsonl"
+"""Where each scenario of the last sweep went, for mutants alone."""
 
 
 def wrongs(resource: str) -> list[Wrong]:
@@ -91,23 +97,29 @@ def parse(name: str) -> Scenario:
     return Scenario(track, tuple(chosen), seed)
 
 
-def probes(mutant: Mutant, visited: list[Place]) -> Iterator[Scenario]:
-    """Where a mutant would show: on the tracks as they are, then where it is, then in any pair."""
-    near = [each for each in visited if each[1:3] == (mutant.machine, mutant.state)]
-    for name in dict.fromkeys([*(name for name, *_ in near), *BY_NAME]):
-        yield Scenario(name)
-    for name, machine, state, resource in near[:2]:
-        for wrong in wrongs(resource):
-            yield Scenario(name, ((Where(machine, state), wrong),))
+def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
+    """Where a mutant would show: scenarios that came through its place, one of each kind of passage first, then of the
+    rarest kinds one of each end.
+    """
+    passages: dict[frozenset[Any], list[Played]] = {}
+    for each in sorted(played, key=lambda each: (each.name.count("|"), each.name)):
+        if not each.broken and (passage := mutant.passage(each)):
+            passages.setdefault(passage, []).append(each)
+    kinds = sorted(passages.values(), key=len)
+    chosen = {alike[0].name: None for alike in reversed(kinds)}
+    for alike in kinds:
+        chosen |= {name: None for name in {tuple(each.ends): each.name for each in alike}.values()}
+    return [parse(name) for name in list(chosen)[:PROBES]]
 
 
-def judge(world: World, mutant: Mutant, visited: list[Place]) -> Played:
+def judge(world: World, mutant: Mutant, played: list[Played]) -> Played:
     """Plays probes, each in a copy of the mutated world, until one breaks a law or cannot be played to its end."""
+    scenarios = probes(mutant, played)
     mutant.apply(world)
-    for scenario in probes(mutant, visited):
+    for scenario in scenarios:
         if broken := in_a_copy(lambda scenario=scenario: play(world, scenario).broken):
             return Played(mutant.name, broken[:1], ends=[str(scenario)])
-    return Played(mutant.name)
+    return Played(mutant.name, ends=[str(scenario) for scenario in scenarios])
 
 
 def main() -> int:
@@ -124,21 +136,24 @@ def main() -> int:
         if options.replay:
             return replay(world, parse(options.replay))
         forks = Forks(len(os.sched_getaffinity(0)), Path(folder) / "scenarios")
-        chosen = partial(is_chosen, options.only, options.sample) if options.mutants != "only" else lambda _: False
-        visited = play_all(forks, world, chosen)
-        if options.mutants != "only":
+        chosen = partial(is_chosen, options.only, options.sample)
+        if options.mutants == "only":
+            scenarios = [Played(**json.loads(line)) for line in PLAYED.read_text().splitlines()]
+        else:
+            visited = play_all(forks, world, chosen)
             for scenario in pairs(visited, options.seed):
                 if chosen(scenario):
                     forks.run(str(scenario), partial(play, world, scenario))
-        forks.wait()
-        scenarios = [Played(**report) for report in forks.read()]
+            forks.wait()
+            scenarios = [Played(**report) for report in forks.read()]
+            PLAYED.parent.mkdir(exist_ok=True)
+            PLAYED.write_text("".join(f"{json.dumps(dataclasses.asdict(each))}\n" for each in scenarios))
         noticed = []
         if options.mutants != "no":
             forks = Forks(len(os.sched_getaffinity(0)), Path(folder) / "mutants")
             for mutant in mutants():
-                if zlib.crc32(mutant.name.encode()) % options.sample:
-                    continue
-                forks.run(mutant.name, partial(judge, world, mutant, visited), seconds=1800)
+                if options.only in mutant.name and zlib.crc32(mutant.name.encode()) % options.sample == 0:
+                    forks.run(mutant.name, partial(judge, world, mutant, scenarios), seconds=1800)
             forks.wait()
             noticed = [Played(**report) for report in forks.read()]
     return tell(scenarios, noticed, time.monotonic() - began)

@@ -250,12 +250,16 @@ GROUPS: dict[str, dict[str, Any]] = {
 }
 
 
+LOOKING = ("DescribeEnvironment", "Diagnose")
+"""Functions that look at the environment and say how it is."""
+
+
 def every_disturbance(resource: str) -> list[Disturbance]:
     """All that can happen when a task of this resource is first tried."""
     groups = ["dies", "is redriven", "meets"]
     if ":lambda:" in resource:
         groups += ["door", "person"]
-    if "DescribeEnvironment" in resource:
+    if any(function in resource for function in LOOKING):
         groups += ["status for one look", "status for an hour"]
     if "StartExport" in resource:
         groups.append("lie")

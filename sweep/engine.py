@@ -25,8 +25,8 @@ PREFIXES = {
 
 STACK_PREFIX = "transient-mwaa-"
 
-Mutate = Callable[[str, dict[str, Any]], dict[str, Any]]
-"""From a state machine's name and its definition to another definition."""
+Mutate = Callable[[dict[str, Any]], None]
+"""Changes a state machine's definition in place."""
 Attempt = Callable[[TaskCall, Callable[[], Any]], Any]
 """Makes one attempt of a task: calls what carries it out, or does something else."""
 
@@ -39,7 +39,7 @@ class SteppedEngine:
         self.runs: dict[str, Run] = {}
         self.executions: dict[str, Any] = {}
         self.attempt: Attempt = lambda _, carry_out: carry_out()
-        self._mutate: Mutate = lambda _, definition: definition
+        self._mutations: dict[str, Mutate] = {}
         self.pace: Callable[[], float] = lambda: 0.0
         """Seconds between two steps of an execution; random ones interleave executions."""
         self.on_end: Callable[[str], None] = lambda _: None
@@ -47,23 +47,26 @@ class SteppedEngine:
         self.current: list[TaskCall] = []
         """The tasks that are being carried out, outermost first."""
         self._loaded: dict[str, StateMachine] = {}
+        """By the machine's name."""
         self._cloud: Any = None
 
-    def mutate(self, mutate: Mutate) -> None:
-        """Changes the definitions of executions that start from now on."""
-        self._mutate = mutate
-        self._loaded.clear()
+    def mutate(self, machine: str, mutate: Mutate) -> None:
+        """Changes the definition of a state machine for executions that start from now on."""
+        self._mutations[machine] = mutate
+        self._loaded.pop(machine, None)
 
     # --- What LocalCloud asks of an engine ---
 
     def start(self, execution: Any, definition: str, input: Any, cloud: Any) -> None:  # noqa: A002
         self._cloud = cloud
         arn, machine = execution.exec_arn, execution.state_machine.name.removeprefix(STACK_PREFIX)
-        if definition not in self._loaded:
-            self._loaded[definition] = load(self._mutate(machine, json.loads(definition)))
+        if machine not in self._loaded:
+            states = json.loads(definition)
+            self._mutations.get(machine, lambda _: None)(states)
+            self._loaded[machine] = load(states)
         self.executions[arn] = execution
         self.runs[arn] = Run(
-            self._loaded[definition],
+            self._loaded[machine],
             arn=arn,
             name=execution.name,
             input=input,
@@ -85,6 +88,10 @@ class SteppedEngine:
     def machine_of(self, arn: str) -> str:
         """Name of an execution's state machine, without the stack's."""
         return str(self.executions[arn].state_machine.name).removeprefix(STACK_PREFIX)
+
+    def ends_of(self, machine: str) -> set[str]:
+        """Names of the states in which a state machine may end."""
+        return {name for name, state in self._loaded[machine].states.items() if state.type in ("Succeed", "Fail")}
 
     # --- Steps ---
 

@@ -83,7 +83,8 @@ class Forks:
 
     def read(self) -> list[dict[str, Any]]:
         """All reports so far."""
-        return [json.loads(line) for line in self._reports.read_text().splitlines()]
+        with self._reports.open() as lines:
+            return [json.loads(line) for line in lines]
 
     @staticmethod
     def _reap(flags: int) -> None:

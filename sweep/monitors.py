@@ -21,6 +21,7 @@ LAWS = {
     "S6": "no restore into an incarnation that has its memory or is older than the delete",
     "S7": "what Airflow knew when it was deleted, it knows again",
     "S8": "the last state of an execution tells the truth",
+    "S9": "an execution that nobody stopped ends in a state that says how",
     "L1": "in the end awake, asleep, or a human was told",
     "L2": "the lease is free, or held by an execution that runs",
     "L3": "recover or the next schedule brings it to where it should be",
@@ -178,6 +179,8 @@ class Monitors:
         if any(event.type == "ExecutionRedriven" for event in self.world.engine.runs[arn].history):
             return  # it speaks of its own night
         last, machine = path[-1], self.world.engine.machine_of(arn)
+        if last not in self.world.engine.ends_of(machine):
+            self.break_("S9", f"{machine} just ends at {last!r}")
         if last in ("Asleep", "Already asleep") and not self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
         if last in ("Awake", "Already awake") and self.unwell():

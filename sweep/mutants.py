@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import ast
-import copy
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from types import CodeType, FunctionType
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import yaml
 
+from sweep.guards import GUARDS, codes_in, file_of
+from sweep.scenarios import Played
 from sweep.world import ROOT, World
 
 MACHINES = {"spin-down": "spin_down", "spin-up": "spin_up", "recover": "recover"}
-GUARDS = ("aws.deletion", "domain.deletion", "domain.last_look", "domain.verdict")
-"""Modules of transient_mwaa that stand between a living environment and its deletion."""
 
 Definition = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """`apply` makes one thing wrong in a world; `machine` and `state` say where to look first."""
+    """`apply` makes one thing wrong in a world."""
 
     name: str
     apply: Callable[[World], None]
-    machine: str = ""
-    state: str = ""
+    passage: Callable[[Played], frozenset[Any]]
+    """How a scenario came through the place: empty for not at all. Those that came alike may notice alike."""
 
 
 def mutants() -> list[Mutant]:
@@ -47,39 +46,54 @@ def _of_machines() -> Iterator[Mutant]:
         states = yaml.safe_load(path.read_text())["States"]
         for state, members in states.items():
             for rule, change in _changes(states, state, members):
-                yield Mutant(f"{machine}: {state}: {rule}", _mutating(machine, state, change), machine, state)
+                yield Mutant(
+                    f"{machine}: {state}: {rule}",
+                    partial(_change, machine, state, change),
+                    partial(_steps_from, f"{machine}: {state} -> "),
+                )
+
+
+def _steps_from(place: str, played: Played) -> frozenset[str]:
+    return frozenset(step for step in played.steps if step.startswith(place))
 
 
 def _changes(states: Definition, state: str, members: Definition) -> Iterator[tuple[str, Callable[[Definition], None]]]:
-    for index, choice in enumerate(members.get("Choices", [])):
-
-        def negate(of: Definition, index: int = index) -> None:
-            bare = of["Choices"][index]["Condition"].removeprefix("{%").removesuffix("%}")
-            of["Choices"][index]["Condition"] = f"{{% $not({bare}) %}}"
-
-        yield f"not ({choice['Condition'][3:-3]})", negate
+    targets = {choice["Next"] for choice in members.get("Choices", [])}
+    if not all(states[target]["Type"] in ("Succeed", "Fail") for target in targets):
+        for index, choice in enumerate(members["Choices"]):
+            yield f"not ({choice['Condition'][3:-3]})", partial(_negate, index)
     if members["Type"] in ("Task", "Map"):
         following = states.get(members.get("Next", ""), {})
         if following.get("Type") in ("Task", "Map") and "Next" in following:
-            yield f"skips {members['Next']!r}", lambda of: of.update(Next=following["Next"])
+            yield f"skips {members['Next']!r}", partial(_go_to, following["Next"])
         if "Catch" in members:
-            yield "without its Catch", lambda of: of.pop("Catch")
+            yield "without its Catch", _catch_nothing
     if "ConditionExpression" in members.get("Arguments", {}):
-        yield "without its condition", lambda of: of["Arguments"].pop("ConditionExpression")
+        yield "without its condition", _write_in_any_case
 
 
-def _mutating(machine: str, state: str, change: Callable[[Definition], None]) -> Callable[[World], None]:
-    def apply(world: World) -> None:
-        def mutate(started: str, definition: Definition) -> Definition:
-            if started != machine:
-                return definition
-            definition = copy.deepcopy(definition)
-            change(definition["States"][state])
-            return definition
+def _negate(index: int, of: Definition) -> None:
+    bare = of["Choices"][index]["Condition"].removeprefix("{%").removesuffix("%}")
+    of["Choices"][index]["Condition"] = f"{{% $not({bare}) %}}"
 
-        world.engine.mutate(mutate)
 
-    return apply
+def _go_to(following: str, of: Definition) -> None:
+    of["Next"] = following
+
+
+def _catch_nothing(of: Definition) -> None:
+    del of["Catch"]
+
+
+def _write_in_any_case(of: Definition) -> None:
+    """Names must be used, or DynamoDB complains."""
+    condition = of["Arguments"]["ConditionExpression"]
+    always = "attribute_exists(environment) OR attribute_not_exists(environment)"
+    of["Arguments"]["ConditionExpression"] = f"{always} OR ({condition})"
+
+
+def _change(machine: str, state: str, change: Callable[[Definition], None], world: World) -> None:
+    world.engine.mutate(machine, lambda definition: change(definition["States"][state]))
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------
@@ -89,11 +103,11 @@ class _Rule(ast.NodeTransformer):
     """Visits candidates in the order of the source, and changes the one with the wanted number."""
 
     def __init__(self, wanted: int = -1) -> None:
-        self.wanted, self.found = wanted, list[tuple[str, int, str]]()
+        self.wanted, self.found = wanted, list[tuple[str, ast.stmt, str]]()
         self._inside: list[str] = []
 
-    def _hit(self, node: ast.AST, what: str) -> bool:
-        self.found.append((".".join(self._inside), node.lineno, what))  # type: ignore[attr-defined]
+    def _hit(self, node: ast.stmt, what: str) -> bool:
+        self.found.append((".".join(self._inside), node, what))
         return len(self.found) - 1 == self.wanted
 
     def visit_ClassDef(self, node: ast.ClassDef) -> Any:
@@ -133,30 +147,42 @@ class _Rule(ast.NodeTransformer):
 
 
 def _of_guards() -> Iterator[Mutant]:
-    for name in GUARDS:
-        module = f"transient_mwaa.{name}"
-        source = Path(str(importlib.util.find_spec(module).origin)).read_text()  # type: ignore[union-attr]
+    trees = {guard: ast.parse(file_of(guard).read_text()) for guard in GUARDS}
+    bodies = {
+        node.name: {(guard, line) for line in _lines(node)}
+        for guard, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    for guard, tree in trees.items():
         rule = _Rule()
-        rule.visit(ast.parse(source))
-        for number, (qualname, line, what) in enumerate(rule.found):
-            yield Mutant(f"{name}:{line} {qualname}: {what}", _patching(module, source, number, qualname))
+        rule.visit(tree)
+        for number, (qualname, node, what) in enumerate(rule.found):
+            near = {(guard, line) for line in _lines(node)}
+            for called in (each.func for each in ast.walk(node) if isinstance(each, ast.Call)):
+                near |= bodies.get(ast.unparse(called).rpartition(".")[2], set())
+            yield Mutant(
+                f"{guard}:{node.lineno} {qualname}: {what}",
+                partial(_patch, guard, number, qualname),
+                partial(_lines_run, (guard, node.lineno), near),
+            )
 
 
-def _patching(module: str, source: str, number: int, qualname: str) -> Callable[[World], None]:
-    def apply(_: World) -> None:
-        tree = ast.fix_missing_locations(_Rule(number).visit(ast.parse(source)))
-        code = next(_codes(compile(tree, module, "exec"), qualname))
-        _function(importlib.import_module(module), qualname).__code__ = code
-
-    return apply
+def _lines(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
-def _codes(code: CodeType, qualname: str) -> Iterator[CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            if constant.co_qualname == qualname:
-                yield constant
-            yield from _codes(constant, qualname)
+def _lines_run(place: tuple[str, int], near: set[tuple[str, int]], played: Played) -> frozenset[tuple[str, int]]:
+    run = {(guard, line) for guard, line in played.lines}
+    return frozenset(run & near) if place in run else frozenset()
+
+
+def _patch(guard: str, number: int, qualname: str, _: World) -> None:
+    module = importlib.import_module(f"transient_mwaa.{guard}")
+    tree = ast.fix_missing_locations(_Rule(number).visit(ast.parse(file_of(guard).read_text())))
+    compiled = compile(tree, str(module.__file__), "exec")
+    code = next(code for code in codes_in(compiled) if code.co_qualname == qualname)
+    _function(module, qualname).__code__ = code
 
 
 def _function(module: Any, qualname: str) -> FunctionType:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from local.interpreter import TaskCall, TaskFailed
@@ -55,6 +56,10 @@ class Played:
     struck: bool = True
     ends: list[str] = field(default_factory=list)
     visited: list[tuple[str, str, str]] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    """Which state followed which: "machine: state -> state"."""
+    lines: list[tuple[str, int]] = field(default_factory=list)
+    """Lines of the guards that were run, each with its guard."""
 
 
 class Player:
@@ -69,6 +74,7 @@ class Player:
         """Asked at the first try of each task state for what goes wrong from now on."""
         self.missing: list[tuple[Where, Wrong]] = []
         self._begun = self._struck = False
+        self._before: set[str] = set()
         self._injections: list[tuple[Where, Injection]] = []
         self._tomorrow: list[Callable[[], Any]] = []
         world.tomorrow = self._tomorrow.append
@@ -83,6 +89,8 @@ class Player:
         """To the day on which all must be well."""
         world = self.world
         self._begun = True
+        world.lines.clear()
+        self._before = set(world.engine.runs)
         arn = self.track.begin(world)
         world.settle([arn])
         if not self.disturbed and (last := world.path(arn)[-1]) != self.track.ends:
@@ -153,7 +161,13 @@ class Player:
         """The report."""
         ends = [path[-1] for arn in self.world.engine.runs if (path := self.world.path(arn))]
         visited = [(where.machine, where.state, resource) for where, resource in self.visited.items()]
-        return Played(name, self.monitors.broken, self.struck, ends, visited)
+        steps = {
+            f"{self.world.engine.machine_of(arn)}: {state} -> {following}"
+            for arn in set(self.world.engine.runs) - self._before
+            for state, following in pairwise(self.world.path(arn))
+        }
+        lines = sorted(self.world.lines.run)
+        return Played(name, self.monitors.broken, self.struck, ends, visited, sorted(steps), lines)
 
 
 def play(world: World, scenario: Scenario) -> Played:

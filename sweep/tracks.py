@@ -83,6 +83,35 @@ def _dead_evening(world: World) -> None:
     _dies_at(world, "sleep", "Give the export a moment")
 
 
+def _dead_when_gone(world: World) -> None:
+    _dies_at(world, "sleep", "Look whether it is gone")
+
+
+def _dead_with_lease(world: World) -> None:
+    """And the environment breaks, so that nobody can do more than take its lease away."""
+    _dies_at(world, "sleep", "Look at the environment")
+    _unavailable_until_repaired(world)
+
+
+def _dead_evening_and_no_way_back(world: World) -> None:
+    """What gives the DAGs back has no permission, until somebody repairs it."""
+
+    def refuse(_: Any) -> None:
+        raise PermissionError("airflow:CreateCliToken")
+
+    _dead_evening(world)
+    world.cloud.replace("give_back", refuse)
+    world.clock.at(SLEEP_AT + 2 * HOUR, lambda: world.cloud.replace("give_back", None))
+
+
+def _unreadable_extract(world: World) -> None:
+    def refuse(_: Any) -> None:
+        world.cloud.replace("check_dag_run", None)
+        raise PermissionError("airflow:InvokeRestApi")
+
+    world.cloud.replace("check_dag_run", refuse)
+
+
 def _dead_morning(world: World) -> None:
     _dies_at(world, "wake", "Wait for the creation")
 
@@ -116,6 +145,18 @@ def _delete_without_answer(world: World) -> None:
             raise ReadTimeoutError(endpoint_url="mwaa")
 
     lost: list[str] = []
+    world.intercept(after=after)
+
+
+def _delete_breaks_down(world: World) -> None:
+    """The first delete is accepted, and its function breaks down."""
+
+    def after(service: str, operation: str, _: Any) -> None:
+        if (service, operation) == ("mwaa", "DeleteEnvironment") and not broken:
+            broken.append(operation)
+            raise MemoryError
+
+    broken: list[str] = []
     world.intercept(after=after)
 
 
@@ -166,6 +207,7 @@ TRACKS = (
     Track("evening whose delete is not answered", "night", "Asleep", _fires("sleep"), _delete_without_answer),
     Track("evening with edits before each delete", "night", "Still awake: it changed again and again",
           _fires("sleep"), _edited_before_delete),
+    Track("evening whose delete breaks down", "night", "Asleep", _fires("sleep"), _delete_breaks_down),
     Track("evening of a broken environment", "night", "Still awake: the environment cannot be used",
           _fires("sleep"), _unavailable_until_repaired),
     Track("morning whose creation fails", "day", "Awake", _fires("wake"), _creation_fails_once),
@@ -176,5 +218,13 @@ TRACKS = (
           lambda world: world.start("wake"), _awake_but_owing),
     Track("extract", "night", "The lake is up to date", _fires("extract")),
     Track("watchdog after an evening that died", "night", "Awake again", _fires("watchdog"), _dead_evening),
+    Track("watchdog after an evening that died when all was gone", "night", "Asleep after all", _fires("watchdog"),
+          _dead_when_gone),
+    Track("watchdog after an evening that had only its lease", "night", "The lease is free again", _fires("watchdog"),
+          _dead_with_lease),
+    Track("watchdog that cannot give DAGs back", "night", "Not recovered: DAGs may still be paused",
+          _fires("watchdog"), _dead_evening_and_no_way_back),
+    Track("extract that cannot be looked at", "night", "The lake waits for the next extract", _fires("extract"),
+          _unreadable_extract),
     Track("watchdog after a morning that died", "day", "The morning begins again", _fires("watchdog"), _dead_morning),
 )  # fmt: skip

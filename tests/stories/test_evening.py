@@ -262,6 +262,26 @@ def test_an_answer_lost_on_the_way_back_from_the_delete(night):
     assert night.ended == "Asleep"
 
 
+def test_dags_are_not_given_back_to_an_environment_that_may_be_dying(night):
+    """The answer to the delete was lost, and for a while the environment says that it is in maintenance."""
+
+    def die_after(event):
+        night.cloud.client("mwaa").delete_environment(Name="dev")
+        environment = night.cloud.mwaa.environments["dev"]
+        environment.status = "MAINTENANCE"
+        night.cloud.clock.at(
+            night.cloud.clock.now() + timedelta(seconds=90), lambda: setattr(environment, "status", "DELETING")
+        )
+        raise ConnectionResetError("the answer was lost")
+
+    night.cloud.replace("delete_environment", die_after)
+    night.run()
+    assert "Give the answer a moment" in night.execution.path
+    assert night.ended == "Asleep"
+    night.wake()
+    assert night.active_dags == night.active_dags_before
+
+
 def test_an_environment_that_is_updating_is_waited_for(night):
     night.cloud.mwaa.script("dev", update=["UPDATING", "CREATING_SNAPSHOT", "AVAILABLE"])
     night.at(SLEEP_AT - timedelta(minutes=1))
