@@ -11,8 +11,13 @@ ifneq ($(shell command -v pyenv),)
 endif
 UV := $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.venv-uv/bin/uv)
 export UV_LINK_MODE ?= copy
+# Whoever keeps no bytecode would have pytest rewrite every module again in every process.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check bench sweep build dags-bundle docs lock clean
+# The folders with tests of these marks: the others need not be imported.
+marked = $(sort $(dir $(shell grep -rlE --include='*.py' 'mark\.($(1))\b' tests)))
+
+.PHONY: help demo test test-real-airflow test-beside-it check bench sweep build install-dags dags-bundle docs lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,18 +25,27 @@ help:  ## Show this list.
 demo: .venv/ready .venv-airflow/ready .venv-glue/ready  ## One night and one morning of a real Airflow on this machine (ARGS=--keep leaves it up).
 	PYTHONPATH=src $(PY) -m local.demo $(ARGS)
 
-check: .venv/ready  ## The fast part: lint, types, arrows, template, state machines, domain, functions. Under 2 minutes.
+check: .venv/ready .venv-checkov/ready  ## The fast part: lint, types, arrows, template, state machines, domain, functions. Under 2 minutes.
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	PYTHONPATH=src:. .venv/bin/lint-imports
 	.venv/bin/cfn-lint template.yaml
-	$(TEST) -n 2 -m "unit or functions or template"
+	$(TEST) -n 2 --dist worksteal -m "unit or functions or template" $(call marked,unit|functions|template)
 
 test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
-	$(TEST) -n 2 --dist loadfile -m "stories or local or laws"
-	$(TEST) -n 2 --dist loadfile -m engine
-	$(TEST) -m cycle
+	@$(MAKE) --no-print-directory -j2 test-real-airflow test-beside-it
+
+# A real Airflow mostly waits; what is told of it comes when it is over.
+test-real-airflow:
+	@mkdir -p .local
+	@echo "A real Airflow goes through nights and mornings, meanwhile:"
+	@$(TEST) -m cycle $(call marked,cycle) >.local/cycle.txt 2>&1; \
+	  ended=$$?; cat .local/cycle.txt; exit $$ended
+
+test-beside-it:
+	$(TEST) -n 2 --dist loadfile -m "(stories or local or laws) and not functions" $(call marked,stories|local|laws)
+	$(TEST) -n 2 --dist loadfile -m engine $(call marked,engine)
 
 bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready  ## Export and restore against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1").
 	$(PY) -m bench $(ARGS)
@@ -41,6 +55,9 @@ sweep: .venv/ready  ## Every fault at every step of the state machines (ARGS="--
 
 build: .venv/ready .venv-sam/ready  ## Build the stack for sam deploy.
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build
+
+install-dags: .venv/ready  ## DAGs, requirements and options for an environment: ENVIRONMENT=... [STACK=...] [APPLY=yes].
+	PYTHONPATH=src $(PY) -m install $(ENVIRONMENT) --stack $(or $(STACK),transient-mwaa-$(ENVIRONMENT)) $(if $(filter yes,$(APPLY)),--apply)
 
 dags-bundle: .venv/ready  ## Wheels for environments without internet, in build/dags-bundle.
 	$(PY) requirements/make_bundle.py
@@ -56,6 +73,7 @@ lock: $(UV)  ## Pin every requirement again, with hashes.
 	$(LOCK) --python-version 3.13 requirements/tools.in -o requirements/tools.txt
 	$(LOCK) --python-version 3.13 requirements/lambda.in -o src/requirements.txt
 	$(LOCK) --python-version 3.13 requirements/sam.in -o requirements/sam.txt
+	$(LOCK) --python-version 3.13 requirements/checkov.in -o requirements/checkov.txt
 	$(LOCK) --python-version 3.11 requirements/mwaa-dr.in -o requirements/mwaa-dr.txt
 	for each in 2.10.3:3.11 2.11.2:3.12 3.0.6:3.12 3.3.1:3.12; do \
 	  $(LOCK) --python-version $${each#*:} --python-platform x86_64-manylinux_2_28 \
@@ -63,7 +81,7 @@ lock: $(UV)  ## Pin every requirement again, with hashes.
 	done
 
 clean:  ## Forget everything that can be made again.
-	rm -rf .venv .venv-airflow* .venv-glue .venv-mwaa-dr .venv-sam .venv-uv .aws-sam .local build
+	rm -rf .venv .venv-airflow* .venv-checkov .venv-glue .venv-mwaa-dr .venv-sam .venv-uv .aws-sam .local build
 
 .venv-uv/bin/uv:
 	python3 -m venv .venv-uv
@@ -98,3 +116,6 @@ endef
 
 .venv-sam/ready: requirements/sam.txt | $(UV)
 	$(call install,.venv-sam,3.13,sam.txt)
+
+.venv-checkov/ready: requirements/checkov.txt | $(UV)
+	$(call install,.venv-checkov,3.13,checkov.txt)

@@ -1,9 +1,12 @@
 """Writes the tables of docs/ that come from the code; run by `make docs`, and held to the code by a test."""
 
 import json
+import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "dags"))
@@ -79,6 +82,54 @@ def in_words(kinds: Iterable[str]) -> str:
     return "; ".join(names) if len(names) < 20 else f"{len(names)} of them, see `local/airflow_lies.py`"
 
 
+def permissions() -> str:
+    """The table of docs/permissions.md: what each role and policy of the transformed template allows."""
+    sys.path.insert(0, str(DOCS.parent))
+    from local.deploy import translate
+
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")  # the translator wants one; nothing below depends on it
+    parameters = {"EnvironmentName": "dev", "EnvironmentBucketName": "an-environment-bucket"}
+    resources = translate(DOCS.parent / "template.yaml", parameters)[0]["Resources"]
+    kinds = ("AWS::IAM::ManagedPolicy", "AWS::IAM::Role")
+    found = sorted((r["Type"], name, r["Properties"]) for name, r in resources.items() if r["Type"] in kinds)
+    rows = ["| who | may | on | only if |", "|---|---|---|---|"]
+    for _, name, properties in found:
+        for number, cells in enumerate(allowed(properties)):
+            rows.append(f"| {f'**{name}**' if number == 0 else ''} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def allowed(properties: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Actions, resources and conditions of each statement of a role or a managed policy."""
+    for shared in properties.get("ManagedPolicyArns", []):
+        yield f"what {shared['Ref']} allows", "", ""
+    documents = [properties["PolicyDocument"]] if "PolicyDocument" in properties else []
+    for document in documents + [each["PolicyDocument"] for each in properties.get("Policies", [])]:
+        for whole in document["Statement"]:
+            condition, statement = whole["Fn::If"][:2] if "Fn::If" in whole else ("", whole)
+            conditions = [f"`{condition}`"] if condition else []
+            for operator, keys in statement.get("Condition", {}).items():
+                if operator not in {"StringEquals", "ArnLike"}:
+                    raise NotImplementedError(operator)
+                conditions += [f"`{key}` is {listed(values, ' or ')}" for key, values in keys.items()]
+            yield listed(statement["Action"]), listed(statement["Resource"]), " and ".join(conditions)
+
+
+def listed(values: Any, between: str = ", ") -> str:
+    """Actions, resources or values of a condition."""
+    return between.join(f"`{as_text(each)}`" for each in (values if isinstance(values, list) else [values]))
+
+
+def as_text(value: Any) -> str:
+    """Intrinsic functions as what they stand for; an ARN without partition, region and account."""
+    if isinstance(value, dict):
+        ((function, argument),) = value.items()
+        value = argument if function == "Fn::Sub" else f"${{{argument[0] if function == 'Fn::GetAtt' else argument}}}"
+    value = re.sub(r"^arn:\$\{AWS::Partition\}:(\w+):(\$\{AWS::Region\})?:(\$\{AWS::AccountId\})?:", r"\1: ", value)
+    value = value.replace(".${AWS::Region}.${AWS::URLSuffix}", "").replace("${DataBucket.Arn}", "${DataBucket}")
+    return re.sub(r"\$\{(?:AWS::)?(\w+)\}", r"<\1>", value)
+
+
 def rewritten(text: str, table: str) -> str:
     """A document with the table between its two marks replaced."""
     before, rest = text.split(BEGIN)
@@ -86,6 +137,7 @@ def rewritten(text: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    for name, table in (("what-comes-back.md", what_comes_back()), ("safety.md", laws_and_faults())):
+    tables = {"what-comes-back.md": what_comes_back(), "safety.md": laws_and_faults(), "permissions.md": permissions()}
+    for name, table in tables.items():
         document = DOCS / name
         document.write_text(rewritten(document.read_text(), table))

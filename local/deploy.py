@@ -3,7 +3,8 @@
 SAM's own translator makes plain CloudFormation of it; then each resource is created through its service's API, as
 moto's CloudFormation would lose much on the way (its state machines do not run, its buckets have no settings). What is
 not in MAKERS is offered to moto's CloudFormation (VPC parts, mostly). A type that neither can make, and a property that
-would be dropped, raise NotMakeable: nothing is left out in silence.
+would be dropped, raise NotMakeable: nothing is left out in silence. Custom resources ask their function and wait for
+its answer; a nested stack is deployed from its own template beside this one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from moto.backends import get_backend
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
+from local import custom_resources
 from local.lambdas import Function
 
 ACCOUNT = "123456789012"
@@ -45,6 +47,8 @@ class Stack:
     resources: dict[str, str]
     types: dict[str, str] = field(default_factory=dict)
     """Logical id to resource type."""
+    nested: dict[str, Stack] = field(default_factory=dict)
+    """Logical id to the stack within."""
 
 
 @dataclass(frozen=True)
@@ -259,31 +263,36 @@ class Deployment:
         add_function: Callable[[Function], None],
         settle_environment: Callable[[str], None],
         name: str,
+        layers: dict[str, Path] | None = None,
     ) -> None:
+        """`layers`: ARN to folder, of the stacks around this one."""
         self._client = client
         self._region = region
         self._add_function = add_function
         self._settle_environment = settle_environment
         self._name = name
         self._made: dict[str, _Made] = {}
+        self._nested: dict[str, Stack] = {}
         self._underway: list[str] = []
-        self._layers: dict[str, Path] = {}
+        self._layers: dict[str, Path] = {} if layers is None else layers
 
     def run(self, template_path: Path, parameters: Mapping[str, Any]) -> Stack:
         """Raises NotMakeable before or while creating; what was created until then stays."""
+        self._folder = template_path.parent
         self._template, self._folders = translate(template_path, {key: str(value) for key, value in parameters.items()})
         resources = self._template["Resources"]
         pseudo = {
             "AWS::AccountId": ACCOUNT,
             "AWS::Partition": "aws",
             "AWS::Region": self._region,
-            "AWS::StackId": f"arn:aws:cloudformation:{self._region}:{ACCOUNT}:stack/{self._name}/local",
+            "AWS::StackId": self._stack_id,
             "AWS::StackName": self._name,
             "AWS::URLSuffix": "amazonaws.com",
             "AWS::NotificationARNs": [],
         }
         self._resolver = _Resolver(self._template, parameters, pseudo, self._make)
-        unknown = sorted({each["Type"] for each in resources.values()} - set(MAKERS) - _types_of_moto())
+        kinds = {each["Type"] for each in resources.values() if not each["Type"].startswith(CUSTOM)}
+        unknown = sorted(kinds - set(MAKERS) - _types_of_moto())
         if unknown:
             raise NotMakeable(f"The local cloud cannot make {', '.join(unknown)}. Add it to local/deploy.py.")
         wanted = [
@@ -302,7 +311,12 @@ class Deployment:
             outputs,
             {key: made.ref for key, made in self._made.items()},
             {key: resources[key]["Type"] for key in self._made},
+            self._nested,
         )
+
+    @property
+    def _stack_id(self) -> str:
+        return f"arn:aws:cloudformation:{self._region}:{ACCOUNT}:stack/{self._name}/local"
 
     def _make(self, logical_id: str) -> _Made:
         if logical_id in self._made:
@@ -322,7 +336,8 @@ class Deployment:
                 if "Condition" not in needed or self._resolver.condition(needed["Condition"]):
                     self._make(each)
             properties = _Properties(logical_id, resource["Type"], self._resolver.value(resource.get("Properties", {})))
-            maker = MAKERS.get(resource["Type"])
+            custom = resource["Type"].startswith(CUSTOM)
+            maker = Deployment.custom_resource if custom else MAKERS.get(resource["Type"])
             made = maker(self, properties) if maker else self._make_by_moto(properties)
             properties.all_taken()
         finally:
@@ -338,12 +353,45 @@ class Deployment:
         self._client("cloudformation").create_stack(StackName=name, TemplateBody=json.dumps(body))
         stack = get_backend("cloudformation")[ACCOUNT][self._region].get_stack(name)
         resource = stack.resource_map[logical_id]
-        return _Made(resource.physical_resource_id, _MotoAttributes(resource))
+        # What has no id of its own in EC2 (a rule of a security group) goes by its logical one.
+        return _Made(getattr(resource, "physical_resource_id", logical_id), _MotoAttributes(resource))
 
     def physical(self, properties: _Properties, key: str, lower: bool = False) -> str:
         """The name that the template gives, or one of stack and logical id."""
         name = properties.take(key, None) or f"{self._name}-{properties.logical_id}"
         return name.lower() if lower else name
+
+    # --- Stacks and custom resources ---
+
+    def stack(self, properties: _Properties) -> _Made:
+        """From a local template, as it is before `sam package` gives it a URL."""
+        path = (self._folder / properties.take("TemplateURL")).resolve()
+        if not path.is_file():
+            raise NotMakeable(f"{properties.logical_id}: there is no template {path}. Correct TemplateURL.")
+        parameters = properties.take("Parameters", {})
+        name = f"{self._name}-{properties.logical_id}"
+        properties.without_effect("TimeoutInMinutes", "Tags", "NotificationARNs")
+        inner = Deployment(self._client, self._region, self._add_function, self._settle_environment, name, self._layers)
+        made = self._nested[properties.logical_id] = inner.run(path, parameters)
+        return _Made(inner._stack_id, {f"Outputs.{key}": value for key, value in made.outputs.items()})
+
+    def custom_resource(self, properties: _Properties) -> _Made:
+        """Asks its function to create it. A refusal is NotMakeable, with the function's reason."""
+        function = properties.get("ServiceToken")
+        properties.without_effect("ServiceTimeout")
+
+        def invoke(payload: bytes) -> tuple[bytes, bool]:
+            answer = self._client("lambda").invoke(FunctionName=function, Payload=payload)
+            return answer["Payload"].read(), "FunctionError" in answer
+
+        with custom_resources.Door() as door:
+            asked = custom_resources.request(
+                "Create", door.url, properties.logical_id, self._stack_id, properties.rest()
+            )
+            answer = custom_resources.ask(invoke, asked, door)
+        if answer["Status"] != "SUCCESS":
+            raise NotMakeable(f"{properties.logical_id} could not be created: {answer['Reason']}")
+        return _Made(answer["PhysicalResourceId"], answer.get("Data", {}))
 
     # --- Storage and keys ---
 
@@ -421,6 +469,22 @@ class Deployment:
         tags = [{"Key": key, "Value": value} for key, value in (properties.take("Tags", None) or {}).items()]
         self._client("ssm").put_parameter(Name=name, Tags=tags, **properties.rest())
         return _Made(name, {"Value": ""})
+
+    # --- What moto's CloudFormation makes by halves ---
+
+    def network(self, properties: _Properties) -> _Made:
+        """moto leaves the attributes of DNS as they are."""
+        ec2 = self._client("ec2")
+        attributes = {key: properties.take(key, None) for key in ("EnableDnsSupport", "EnableDnsHostnames")}
+        made = self._make_by_moto(properties)
+        for key, value in attributes.items():
+            if value is not None:
+                ec2.modify_vpc_attribute(VpcId=made.ref, **{key: {"Value": _typed(str(value))}})
+        return made
+
+    def subnet_routes(self, properties: _Properties) -> _Made:
+        """moto notes it where nobody looks."""
+        return _Made(self._client("ec2").associate_route_table(**properties.rest())["AssociationId"])
 
     # --- Messages ---
 
@@ -546,8 +610,12 @@ class Deployment:
         for number in ("Timeout", "MemorySize"):
             properties.typed(number, int)
         values = properties.rest()
+        layers = [self._layers[arn] for arn in values.get("Layers", []) if arn in self._layers]
         if variables := values.get("Environment", {}).get("Variables"):
-            values["Environment"] = {"Variables": {key: str(value) for key, value in variables.items()}}
+            # Lambda unpacks all layers into /opt; here each has its folder, and the last one stands for it.
+            opt = {"/opt": str(layers[-1])} if layers else {}
+            variables = {key: opt.get(str(value), str(value)) for key, value in variables.items()}
+            values["Environment"] = {"Variables": variables}
         client = self._client("lambda")
         made = client.create_function(FunctionName=name, Code={"ZipFile": _TINY_ZIP}, **values)
         if reserved is not None:
@@ -560,7 +628,7 @@ class Deployment:
                 logical_id=properties.logical_id,
                 name=name,
                 folder=folder,
-                layers=tuple(self._layers[arn] for arn in values.get("Layers", []) if arn in self._layers),
+                layers=tuple(layers),
                 handler=values["Handler"],
                 variables=values.get("Environment", {}).get("Variables", {}),
                 timeout=values.get("Timeout", 3),
@@ -791,13 +859,19 @@ class _MotoAttributes(Mapping[str, Any]):
         return 0
 
 
+CUSTOM = ("AWS::CloudFormation::CustomResource", "Custom::")
+"""How the types of custom resources begin."""
+
 MAKERS: dict[str, Callable[[Deployment, _Properties], _Made]] = {
     "AWS::Athena::NamedQuery": Deployment.named_query,
     "AWS::Athena::WorkGroup": Deployment.work_group,
+    "AWS::CloudFormation::Stack": Deployment.stack,
     "AWS::CloudWatch::Alarm": Deployment.alarm,
     "AWS::CloudWatch::CompositeAlarm": Deployment.composite_alarm,
     "AWS::CloudWatch::Dashboard": Deployment.dashboard,
     "AWS::DynamoDB::Table": Deployment.table,
+    "AWS::EC2::SubnetRouteTableAssociation": Deployment.subnet_routes,
+    "AWS::EC2::VPC": Deployment.network,
     "AWS::Events::Rule": Deployment.rule,
     "AWS::Glue::Crawler": Deployment.glue_crawler,
     "AWS::Glue::Database": Deployment.database,

@@ -32,6 +32,7 @@ from moto.core.utils import method_names_from_class
 from moto.dynamodb.models import DynamoDBBackend
 from moto.glue.models import FakeJob, FakeJobRun
 from moto.s3.models import FakeBucket
+from moto.s3.responses import S3Response
 from moto.stepfunctions.parser.api import EvaluationFailedEventDetails, ExecutionStatus, HistoryEventType
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
@@ -149,6 +150,7 @@ def applied(hooks: Hooks) -> Iterator[None]:
         write_conditionally_one_at_a_time(replace)
         run_glue_jobs(replace, hooks.run_glue_job)
         take_loopback_for_encrypted(replace)
+        deny_only_writes_that_replace(replace)
         yield
 
 
@@ -515,13 +517,37 @@ def take_loopback_for_encrypted(replace: Replacer) -> None:
     """moto heeds a bucket policy's Deny whatever its condition. One against unencrypted transport is left out."""
 
     def get_permission(self: Any, action: str, resource: str) -> Any:
-        if self.policy is None:
-            return original(self, action, resource)
-        members = json.loads(self.policy)
-        unencrypted = {"Bool": {"aws:SecureTransport": "false"}}
-        members["Statement"] = [each for each in members["Statement"] if each.get("Condition") != unencrypted]
-        bucket = copy.copy(self)  # other requests look at this bucket meanwhile
-        bucket.policy = json.dumps(members).encode()
-        return original(bucket, action, resource)
+        return original(_without(self, {"Bool": {"aws:SecureTransport": "false"}}), action, resource)
 
     original = replace.attribute(FakeBucket, "get_permission", get_permission)
+
+
+def deny_only_writes_that_replace(replace: Replacer) -> None:
+    """Likewise: a Deny against writes without If-None-Match is left out for a request that has the header."""
+    current = threading.local()
+
+    def key_response(self: Any, request: Any, full_url: str) -> Any:
+        current.writes_once = "If-None-Match" in request.headers
+        try:
+            return original_response(self, request, full_url)
+        finally:
+            current.writes_once = False
+
+    def get_permission(self: Any, action: str, resource: str) -> Any:
+        once = getattr(current, "writes_once", False)
+        bucket = _without(self, {"Null": {"s3:if-none-match": "true"}}) if once else self
+        return original_permission(bucket, action, resource)
+
+    original_response = replace.attribute(S3Response, "_key_response", key_response)
+    original_permission = replace.attribute(FakeBucket, "get_permission", get_permission)
+
+
+def _without(bucket: Any, condition: dict[str, Any]) -> Any:
+    """A bucket whose policy has no statement with this condition; a copy, as other requests look at it meanwhile."""
+    if bucket.policy is None:
+        return bucket
+    members = json.loads(bucket.policy)
+    members["Statement"] = [each for each in members["Statement"] if each.get("Condition") != condition]
+    changed = copy.copy(bucket)
+    changed.policy = json.dumps(members).encode()
+    return changed

@@ -108,7 +108,7 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     kinds = sorted(passages.values(), key=len)
     chosen = {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
-        chosen |= {name: None for name in {tuple(each.ends): each.name for each in alike}.values()}
+        chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())
     return [parse(name) for name in list(chosen)[:PROBES]]
 
 

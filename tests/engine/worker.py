@@ -6,6 +6,8 @@ one JSON answer a line on stdout: {"result": ...} or {"error": class name, "mess
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import logging
 import os
@@ -21,10 +23,16 @@ import airflow.models  # noqa: E402
 import airflow_metadata.export  # noqa: E402
 import airflow_metadata.restore  # noqa: E402
 import boto3  # noqa: E402
+import botocore.session  # noqa: E402
 from airflow import settings  # noqa: E402
 
 airflow.models.import_all_models()
-boto3.client("s3")  # its description takes long to read; the tasks inherit it
+# The descriptions of services take long to read: once for all sessions, also for those of the encryption SDK. The
+# tasks inherit them, and what else Python loads when a client is made.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+boto3.client("s3")
+boto3.client("kms")
+gc.freeze()  # the tasks need not look through what all of them share
 
 
 def call(command: dict[str, Any]) -> Any:

@@ -82,8 +82,14 @@ def test_a_schedule(cloud: LocalCloud) -> None:
     assert schedule["Target"]["Arn"] == cloud.stack.resources["Machine"]
 
 
-def test_what_moto_makes_by_its_own_cloudformation(cloud: LocalCloud) -> None:
-    assert "AWS::EC2::VPC" not in MAKERS
+def test_what_moto_makes_by_its_own_cloudformation(cloud: LocalCloud, tmp_path: Path) -> None:
+    kind = "AWS::EC2::InternetGateway"
+    assert kind not in MAKERS
+    stack = deploy(cloud, tmp_path, {"Gateway": {"Type": kind}}, Outputs={"Id": {"Value": {"Ref": "Gateway"}}})
+    assert cloud.client("ec2").describe_internet_gateways(InternetGatewayIds=[stack.outputs["Id"]])["InternetGateways"]
+
+
+def test_a_network(cloud: LocalCloud) -> None:
     vpc = cloud.client("ec2").describe_vpcs(VpcIds=[cloud.stack.resources["Network"]])["Vpcs"][0]
     assert vpc["CidrBlock"] == "10.0.0.0/16" == cloud.stack.outputs["VpcBlock"]
 
@@ -212,3 +218,75 @@ def test_our_own_template_can_be_made(cloud: LocalCloud) -> None:
     assert unconditional <= set(stack.resources)
     functions = {folder.name for folder in folders.values()} - {"src"}
     assert functions == {each.name for each in (OURS.parent / "functions").iterdir() if (each / "app.py").exists()}
+
+
+# --- Nested stacks and custom resources ---
+
+ANSWERS = """
+import json, urllib.request
+
+def handler(event, context):
+    if event["ResourceProperties"]["Does"] == "raise":
+        raise ValueError("no")
+    told = {name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")}
+    told |= {"Status": event["ResourceProperties"]["Does"], "Reason": "because", "PhysicalResourceId": "it"}
+    told |= {"Data": {"Given": event["ResourceProperties"]["Number"]}}
+    if event["ResourceProperties"]["Does"] != "nothing":
+        body = json.dumps(told).encode()
+        urllib.request.urlopen(urllib.request.Request(event["ResponseURL"], body, {"Content-Type": ""}, method="PUT"))
+"""
+
+
+def custom(folder: Path, does: str) -> dict[str, Any]:
+    """A stack of a custom resource and its function."""
+    (folder / "answers").mkdir()
+    (folder / "answers/app.py").write_text(ANSWERS)
+    function = {"CodeUri": "answers", "Handler": "app.handler", "Runtime": "python3.13"}
+    asked = {"ServiceToken": {"Fn::GetAtt": "F.Arn"}, "ServiceTimeout": 60, "Does": does, "Number": 7}
+    return {
+        "F": {"Type": "AWS::Serverless::Function", "Properties": function},
+        "It": {"Type": "Custom::It", "Properties": asked},
+    }
+
+
+def test_a_custom_resource_is_what_its_function_answers(cloud: LocalCloud, tmp_path: Path) -> None:
+    outputs = {"Given": {"Value": {"Fn::GetAtt": "It.Given"}}, "Id": {"Value": {"Ref": "It"}}}
+    sam = "AWS::Serverless-2016-10-31"
+    stack = deploy(cloud, tmp_path, custom(tmp_path, "SUCCESS"), Transform=sam, Outputs=outputs)
+    assert stack.outputs == {"Given": "7", "Id": "it"}  # CloudFormation sends every value as text
+
+
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        ("FAILED", "It could not be created: because"),
+        ("nothing", "It never answered"),
+        ("raise", "It never answered"),
+        ("PERHAPS", "without Status"),
+    ],
+)
+def test_a_custom_resource_that_does_not_do_well(cloud: LocalCloud, tmp_path: Path, does: str, message: str) -> None:
+    with pytest.raises((NotMakeable, RuntimeError), match=message):
+        deploy(cloud, tmp_path, custom(tmp_path, does), Transform="AWS::Serverless-2016-10-31")
+
+
+def test_a_stack_within_a_stack(cloud: LocalCloud, tmp_path: Path) -> None:
+    inner = {
+        "Parameters": {"Name": {"Type": "String"}},
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Ref": "Name"}}}},
+        "Outputs": {"Arn": {"Value": {"Ref": "Topic"}}},
+    }
+    (tmp_path / "inner.json").write_text(json.dumps(inner))
+    within = {"TemplateURL": "inner.json", "Parameters": {"Name": {"Ref": "AWS::Region"}}}
+    stack = deploy(
+        cloud,
+        tmp_path,
+        {"Inner": {"Type": "AWS::CloudFormation::Stack", "Properties": within}},
+        Outputs={"Arn": {"Value": {"Fn::GetAtt": ["Inner", "Outputs.Arn"]}}},
+    )
+    assert stack.outputs["Arn"] == stack.nested["Inner"].resources["Topic"]
+    attributes = cloud.client("sns").get_topic_attributes(TopicArn=stack.outputs["Arn"])["Attributes"]
+    assert attributes["DisplayName"] == "us-east-1"
+    lost = {"Type": "AWS::CloudFormation::Stack", "Properties": {"TemplateURL": "nowhere.yaml"}}
+    with pytest.raises(NotMakeable, match=r"no template .*nowhere\.yaml"):
+        deploy(cloud, tmp_path, {"Inner": lost})

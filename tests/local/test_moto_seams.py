@@ -294,6 +294,27 @@ def test_take_loopback_for_encrypted(cloud: LocalCloud) -> None:
     s3.delete_bucket(Bucket=name)
 
 
+def test_deny_only_writes_that_replace(cloud: LocalCloud) -> None:
+    s3, name = cloud.client("s3"), "promises"
+    s3.create_bucket(Bucket=name)
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::{name}/*/manifest.json",
+        "Condition": {"Null": {"s3:if-none-match": "true"}},
+    }
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    s3.put_object(Bucket=name, Key="a/part.parquet", Body=b"")
+    with pytest.raises(s3.exceptions.ClientError, match=r"AccessDenied|Forbidden|403"):
+        s3.put_object(Bucket=name, Key="a/manifest.json", Body=b"")
+    s3.put_object(Bucket=name, Key="a/manifest.json", Body=b"", IfNoneMatch="*")
+    assert s3.get_object(Bucket=name, Key="a/manifest.json")["ContentLength"] == 0
+    for key in ("a/part.parquet", "a/manifest.json"):
+        s3.delete_object(Bucket=name, Key=key)
+    s3.delete_bucket(Bucket=name)
+
+
 def test_write_conditionally_one_at_a_time(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two executions ask for a free lease at the same moment: exactly one gets it."""
     validate = UpdateExpressionValidator.validate

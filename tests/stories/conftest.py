@@ -15,6 +15,7 @@ import pytest
 
 from local.clock import VirtualClock
 from local.cloud import LocalCloud
+from local.owner import environment_request
 
 ROOT = Path(__file__).parents[2]
 MONDAY = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -22,54 +23,6 @@ SLEEP_AT = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 WAKE_AT = datetime(2026, 11, 24, 6, 30, tzinfo=UTC)
 ENVIRONMENT = "dev"
 BUCKET = "airflow-dev-environment"
-
-
-def make_environment(cloud, stack):
-    """Role, bucket, network and the environment itself, as their owner would have made them."""
-    s3, iam, ec2 = cloud.client("s3"), cloud.client("iam"), cloud.client("ec2")
-    s3.create_bucket(Bucket=BUCKET)
-    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    blocks = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    s3.put_public_access_block(Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(blocks, True))
-    requirements = s3.put_object(Bucket=BUCKET, Key="requirements.txt", Body=b"pyarrow>=16\n")
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": ["airflow.amazonaws.com", "airflow-env.amazonaws.com"]},
-                "Action": "sts:AssumeRole",
-            }
-        ],
-    }
-    role = iam.create_role(Path="/service-role/", RoleName="airflow-dev", AssumeRolePolicyDocument=json.dumps(trust))
-    iam.attach_role_policy(RoleName="airflow-dev", PolicyArn=stack.outputs["EnvironmentPolicyArn"])
-    vpc = ec2.create_vpc(CidrBlock="10.192.0.0/16")["Vpc"]["VpcId"]
-    subnets = [
-        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.192.{n}.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
-        for n, zone in ((20, "us-east-1a"), (21, "us-east-1b"))
-    ]
-    group = ec2.create_security_group(VpcId=vpc, GroupName="airflow", Description="MWAA")["GroupId"]
-    return cloud.create_environment(
-        Name=ENVIRONMENT,
-        AirflowVersion="2.11.2",
-        EnvironmentClass="mw1.small",
-        ExecutionRoleArn=role["Role"]["Arn"],
-        SourceBucketArn=f"arn:aws:s3:::{BUCKET}",
-        DagS3Path="dags",
-        RequirementsS3Path="requirements.txt",
-        RequirementsS3ObjectVersion=requirements["VersionId"],
-        NetworkConfiguration={"SubnetIds": subnets, "SecurityGroupIds": [group]},
-        WebserverAccessMode="PUBLIC_ONLY",
-        MinWebservers=2,
-        MaxWebservers=3,
-        AirflowConfigurationOptions={
-            "transient_mwaa.bucket": stack.outputs["DataBucketName"],
-            "transient_mwaa.kms_key_arn": stack.outputs["DataKeyArn"],
-            "smtp.smtp_password": "in-the-configuration-s3cret",
-        },
-        Tags={"team": "sales"},
-    )
 
 
 class Story:
@@ -88,7 +41,8 @@ class Story:
                 {"EnvironmentName": ENVIRONMENT, "EnvironmentBucketName": BUCKET, **self.parameters},
                 name="transient-mwaa",
             )
-            airflow = make_environment(self.cloud, self.stack)
+            request = environment_request(self.cloud, self.stack.outputs, ENVIRONMENT, BUCKET)
+            airflow = self.cloud.create_environment(**request)
         except BaseException:
             self.cloud.__exit__(None, None, None)
             raise

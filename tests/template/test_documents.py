@@ -29,6 +29,11 @@ def test_the_laws_and_faults_of_the_sweep_are_those_of_the_code(make_tables):
     assert text == make_tables.rewritten(text, make_tables.laws_and_faults()), "run `make docs`"
 
 
+def test_permissions_are_those_of_the_template(make_tables):
+    text = (ROOT / "docs/permissions.md").read_text()
+    assert text == make_tables.rewritten(text, make_tables.permissions()), "run `make docs`"
+
+
 def test_views_and_columns_of_the_lake_are_what_the_code_declares():
     spec = importlib.util.spec_from_file_location("make_views", ROOT / "analytics/make_views.py")
     make_views = importlib.util.module_from_spec(spec)

@@ -48,6 +48,13 @@ def functions(template):
     }
 
 
+def statements_of(template, logical_id):
+    """All that a function or a state machine is allowed by its own role."""
+    (role,) = template["Resources"][logical_id]["Properties"]["Role"].values()
+    (policy,) = template["Resources"][role[0]]["Properties"]["Policies"]
+    return policy["PolicyDocument"]["Statement"]
+
+
 def handler(code_uri):
     module = ast.parse((ROOT / code_uri / "app.py").read_text())
     return next(node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "handler")
@@ -100,7 +107,7 @@ def test_a_machine_gets_what_it_names_and_may_invoke_it(template, machine):
     assert set(re.findall(r"\$\{(\w+)\}", text)) == set(properties["DefinitionSubstitutions"])
     substitutions = properties["DefinitionSubstitutions"]
     named = {value["Fn::GetAtt"][0] for key, value in substitutions.items() if key.endswith("FunctionArn")}
-    statements = properties["Policies"][0]["Statement"]
+    statements = statements_of(template, machine)
     invokable = next(s["Resource"] for s in statements if s["Action"] == "lambda:InvokeFunction")
     assert {resource["Fn::GetAtt"][0] for resource in invokable} == named
 
@@ -129,15 +136,18 @@ def test_schedules_ship_disabled_and_never_fire_late():
     assert translated["Parameters"]["SchedulesEnabled"]["Default"] == "false"
 
 
-def test_an_extract_may_write_nothing_that_a_morning_relies_on(functions):
+def test_an_extract_may_write_nothing_that_a_morning_relies_on(template):
     """Of the bucket: findings, verdicts, the lake and its own pointer. Of the record, the environment: nothing."""
     writes = {
         "StartExtractFunction": set(),
-        "JudgeExtractFunction": {"verification/environment=${EnvironmentName}/*"},
-        "PromoteExtractFunction": {"export/*", "environments/${EnvironmentName}/verified_history.json"},
+        "JudgeExtractFunction": {"verification/environment=${EnvironmentName}/*/verdict.json"},
+        "PromoteExtractFunction": {
+            "export/*/dt=*/${EnvironmentName}-*.parquet",
+            "environments/${EnvironmentName}/verified_history.json",
+        },
     }
     for logical_id, keys in writes.items():
-        statements = functions[logical_id]["Policies"][0]["Statement"]
+        statements = statements_of(template, logical_id)
         actions = {action for statement in statements for action in statement["Action"]}
         assert not [a for a in actions if re.search(r"Delete|UpdateItem|PutItem|UpdateEnvironment", a)], logical_id
         put = [s["Resource"] for s in statements if "s3:PutObject" in s["Action"]]
@@ -154,26 +164,26 @@ def test_what_must_outlive_the_stack_is_retained(template):
 def test_the_environment_may_put_but_never_delete(template):
     statements = template["Resources"]["EnvironmentPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     actions = {a for s in statements for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])}
-    reading = {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "kms:Decrypt"}
-    assert actions == reading | {"s3:PutObject", "s3:AbortMultipartUpload", "kms:Encrypt", "kms:GenerateDataKey"}
+    reading = {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:ListBucketVersions", "kms:Decrypt"}
+    assert actions == reading | {"s3:PutObject", "s3:AbortMultipartUpload", "kms:GenerateDataKey"}
 
 
-def test_only_two_functions_may_delete_an_environment(functions):
+def test_only_two_functions_may_delete_an_environment(template, functions):
     may = {
         properties["CodeUri"]
-        for properties in functions.values()
-        if "airflow:DeleteEnvironment" in json.dumps(properties["Policies"])
+        for logical_id, properties in functions.items()
+        if "airflow:DeleteEnvironment" in json.dumps(statements_of(template, logical_id))
     }
     assert may == {"functions/delete_environment", "functions/clean_failed_creation"}
 
 
-def test_recover_may_start_stories_but_change_no_environment(template, functions):
-    statements = template["Resources"]["Recover"]["Properties"]["Policies"][0]["Statement"]
+def test_recover_may_start_stories_but_change_no_environment(template):
+    statements = statements_of(template, "Recover")
     started = next(s["Resource"] for s in statements if "states:StartExecution" in s["Action"])
     assert started == [{"Ref": "SpinDown"}, {"Ref": "SpinUp"}]
     invoked = next(s["Resource"] for s in statements if s["Action"] == "lambda:InvokeFunction")
     for resource in invoked:
-        actions = json.dumps(functions[resource["Fn::GetAtt"][0]]["Policies"])
+        actions = json.dumps(statements_of(template, resource["Fn::GetAtt"][0]))
         assert not re.search(r"airflow:(Delete|Create|Update)Environment", actions), resource
 
 

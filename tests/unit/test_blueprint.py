@@ -32,7 +32,8 @@ def values(shape):
     if kind == "list":
         return st.lists(values(shape["element"]), min_size=max(1, shape["min"]), max_size=min(3, shape["max"] or 3))
     if kind == "map":
-        return st.dictionaries(TEXT.filter(lambda key: not key.startswith("aws:")), values(shape["value"]), min_size=1)
+        keys = TEXT.filter(lambda key: not key.startswith("aws:"))
+        return st.dictionaries(keys, values(shape["value"]), min_size=1, max_size=20)  # MWAA's limit of tags
     return {
         "integer": st.integers(1, min(25, shape["max"] or 25)),
         "boolean": st.booleans(),
