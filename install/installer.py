@@ -203,6 +203,8 @@ class Installer:
         else:
             if policy not in attached:
                 yield f"attach the policy {policy} to the role {role}: without it the export cannot be written"
+        if environment.get("Tags", {}).get("transient-mwaa") != "managed":
+            yield f"tag {environment['Arn']} with transient-mwaa=managed: without it this stack may not delete it"
         if environment.get("AirflowVersion", "2").startswith("3"):
             yield "on Airflow 3 tasks may not read the metadata database: every evening will end in DatabaseUnsupported"
 

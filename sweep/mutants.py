@@ -58,9 +58,11 @@ def _steps_from(place: str, played: Played) -> frozenset[str]:
 
 
 def _changes(states: Definition, state: str, members: Definition) -> Iterator[tuple[str, Callable[[Definition], None]]]:
-    targets = {choice["Next"] for choice in members.get("Choices", [])}
+    """A Choice between endings changes what is said, not what is done: those are for the stories."""
+    choices = members.get("Choices", [])
+    targets = {each["Next"] for each in choices} | {members.get("Default")} - {None}
     if not all(states[target]["Type"] in ("Succeed", "Fail") for target in targets):
-        for index, choice in enumerate(members["Choices"]):
+        for index, choice in enumerate(choices):
             yield f"not ({choice['Condition'][3:-3]})", partial(_negate, index)
     if members["Type"] in ("Task", "Map"):
         following = states.get(members.get("Next", ""), {})

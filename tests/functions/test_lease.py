@@ -633,7 +633,7 @@ def plain(value: dict[str, Any]) -> Any:
 Nights.TestCase.settings = settings(
     max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestNights = pytest.mark.functions(Nights.TestCase)
+TestNights = Nights.TestCase
 
 
 # ---------------------------------------------------------------- each story by itself, so that none is left to chance

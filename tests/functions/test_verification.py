@@ -286,6 +286,11 @@ def test_secrets_that_cannot_be_opened_are_bad(night: Night) -> None:
     judged_bad(night, "secrets: they could not be checked: The ciphertext cannot be opened")
 
 
+def test_secrets_are_read_by_the_promised_version(night: Night) -> None:
+    night.manifest["secrets"]["version_id"] = "00000000-0000-0000-0000-000000000000"
+    judged_bad(night, "secrets: they could not be checked: this version of the object does not exist")
+
+
 def test_damaged_secrets_are_bad(night: Night) -> None:
     entry = night.manifest["secrets"]
     body = bytearray(night.s3.get_object(Bucket="data", Key=entry["key"])["Body"].read())

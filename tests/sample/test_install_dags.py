@@ -95,6 +95,7 @@ def test_a_dry_run_says_everything_and_does_nothing(cloud, install):
     assert "add to s3://dags/requirements.txt: aws-encryption-sdk==4.0.7" in said.text
     assert "set the configuration option transient_mwaa.bucket = data" in said.text
     assert "attach the policy" in said.text
+    assert f"tag {environment['Arn']} with transient-mwaa=managed" in said.text
     assert "configuration option smtp.smtp_password" in said.text
     assert "Nothing was changed" in said.text
     assert (listed(cloud), cloud.environment()) == (before, environment)

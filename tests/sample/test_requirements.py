@@ -58,7 +58,7 @@ def test_a_line_that_leaves_a_choice_stands_beside_ours(line):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("pyarrow @ https://example.com/pyarrow.whl", "from somewhere else"),
+        ("pyarrow @ file:///wheels/pyarrow.whl", "from somewhere else"),
         ("--no-index", "make dags-bundle"),
         ("foo==1 --hash=sha256:00", "hashes"),
         ("--require-hashes", "hashes"),

@@ -70,7 +70,7 @@ def _put(params: Mapping[str, Any], around: Around) -> Iterator[Need]:
 def _copy(params: Mapping[str, Any], around: Around) -> Iterator[Need]:
     """Tags are replaced, so that they are not read (s3:GetObjectTagging)."""
     if params.get("TaggingDirective") != "REPLACE":
-        raise NotImplementedError("A copy that reads tags")
+        raise ValueError("Not in this table: a copy that reads tags.")
     source = params["CopySource"]
     if isinstance(source, str):  # as botocore rewrites it on the way
         path, _, version = source.partition("?versionId=")

@@ -43,7 +43,7 @@ def matches(pattern: str, value: str) -> bool:
 def speaks_of(statement: Mapping[str, Any], need: Need) -> bool:
     """Whether a statement is about this: its action, its resource, its conditions."""
     if unknown := set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition", "Principal"}:
-        raise NotImplementedError(f"A statement with {sorted(unknown)}")
+        raise ValueError(f"Not weighed here: a statement with {sorted(unknown)}.")
     return (
         any(matches(each.lower(), need.action.lower()) for each in several(statement["Action"]))
         and any(matches(each, need.resource) for each in several(statement["Resource"]))
@@ -68,7 +68,7 @@ def holds(operator: str, key: str, values: Iterable[Any], context: Context) -> b
         return found in wanted
     if name in {"StringLike", "ArnLike", "ArnEquals"}:
         return any(matches(value, found) for value in wanted)
-    raise NotImplementedError(f"The condition operator {operator}")
+    raise ValueError(f"Not weighed here: the condition operator {operator}.")
 
 
 def _same_key(one: str, other: str) -> bool:
