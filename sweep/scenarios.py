@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from typing import Any
+
+import yaml
 
 from local.interpreter import TaskCall, TaskFailed
 from sweep import tracks
@@ -16,7 +18,7 @@ from sweep.disturbances import Disturbance
 from sweep.faults import Fault, Injection
 from sweep.monitors import Monitors
 from sweep.tracks import TRACKS, Track
-from sweep.world import WAKE_AT, World
+from sweep.world import ROOT, WAKE_AT, World
 
 HALF_AN_HOUR = timedelta(minutes=30)
 Wrong = Fault | Disturbance
@@ -60,6 +62,18 @@ class Played:
     """Which state followed which: "machine: state -> state"."""
     lines: list[tuple[str, int]] = field(default_factory=list)
     """Lines of the guards that were run, each with its guard."""
+
+
+def task_states() -> Iterator[tuple[str, str]]:
+    """Every task state of every state machine, those inside a Map too: machine and state."""
+    for path in (ROOT / "statemachine").glob("*.asl.yaml"):
+        definitions = [yaml.safe_load(path.read_text())]
+        while definitions:
+            for state, members in definitions.pop()["States"].items():
+                if members["Type"] == "Task":
+                    yield path.name.removesuffix(".asl.yaml").replace("_", "-"), state
+                elif members["Type"] == "Map":
+                    definitions.append(members["ItemProcessor"])
 
 
 class Player:
@@ -182,4 +196,4 @@ def play(world: World, scenario: Scenario) -> Played:
     return player.played(str(scenario))
 
 
-__all__ = ["BY_NAME", "WAKE_AT", "Played", "Player", "Scenario", "Where", "Wrong", "play"]
+__all__ = ["BY_NAME", "WAKE_AT", "Played", "Player", "Scenario", "Where", "Wrong", "play", "task_states"]
