@@ -19,6 +19,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,12 @@ _TemplateLoader.yaml_implicit_resolvers = {
 
 def read_yaml(path: Path) -> Any:
     """A template, or a state machine in YAML or JSON."""
-    return yaml.load(path.read_text(), _TemplateLoader)
+    return json.loads(_json_of(path.read_text()))
+
+
+@cache
+def _json_of(text: str) -> str:
+    return json.dumps(yaml.load(text, _TemplateLoader))
 
 
 def translate(template_path: Path, parameters: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -116,9 +122,15 @@ def translate(template_path: Path, parameters: Mapping[str, str]) -> tuple[dict[
         for name, parameter in template.get("Parameters", {}).items()
         if "Default" in parameter
     }
+    return json.loads(_translated(json.dumps(template), json.dumps({**defaults, **parameters}))), folders
+
+
+@cache
+def _translated(template: str, parameters: str) -> str:
+    """Clouds are many, their templates few: the same source gives the same answer."""
     logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it complains of metrics that nobody collects
     translator = Translator({}, Parser())
-    return translator.translate(template, parameter_values={**defaults, **parameters}), folders
+    return json.dumps(translator.translate(json.loads(template), parameter_values=json.loads(parameters)))
 
 
 # --- Intrinsic functions ---
