@@ -22,11 +22,13 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, str]:
     environment = mwaa.describe(name)
     status, born = status_of(environment), incarnation(environment)
     now = datetime.now(UTC)
-    condition = condition_of(status, born, records.read(name), moment(event["waiting_since"]), now)
+    record = records.read(name)
+    condition = condition_of(status, born, record, moment(event["waiting_since"]), now)
     logger.info("Looked at the environment", extra={"status": status, "condition": condition, "incarnation": born})
     return {
         "status": status,
         "condition": condition,
+        "phase": record.phase,
         "incarnation": born,
         "airflow_version": (environment or {}).get("AirflowVersion", ""),
         "webserver_url": webserver_url(environment),

@@ -113,6 +113,7 @@ class TestDescribe:
         assert look == {
             "status": "AVAILABLE",
             "condition": "usable",
+            "phase": "",
             "incarnation": cloud.incarnation,
             "airflow_version": "2.11.2",
             "webserver_url": f"https://{cloud.environment()['WebserverUrl'].removeprefix('https://')}",
@@ -120,9 +121,10 @@ class TestDescribe:
         assert PASSWORD not in capsys.readouterr().out
 
     def test_one_that_is_asleep(self, cloud):
-        cloud.record(blueprint_key="b")
+        cloud.record(blueprint_key="b", phase="asleep")
         assert self.look(cloud) == {
-            "status": "", "condition": "gone", "incarnation": "", "airflow_version": "", "webserver_url": ""
+            "status": "", "condition": "gone", "phase": "asleep", "incarnation": "", "airflow_version": "",
+            "webserver_url": "",
         }  # fmt: skip
 
     def test_one_that_never_was(self, cloud):

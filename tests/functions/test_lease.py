@@ -285,9 +285,14 @@ class Functions:
 
     def describe_environment(self, event: dict[str, Any]) -> dict[str, Any]:
         status, since = self.world.status, datetime.fromisoformat(event["waiting_since"])
-        condition = condition_of(status, self.world.living, self.records.read("dev"), since, self.world.now)
-        url = f"https://{self.world.living}"
-        return {"status": status, "condition": condition, "incarnation": self.world.living, "webserver_url": url}
+        record = self.records.read("dev")
+        return {
+            "status": status,
+            "condition": condition_of(status, self.world.living, record, since, self.world.now),
+            "phase": record.phase,
+            "incarnation": self.world.living,
+            "webserver_url": f"https://{self.world.living}",
+        }
 
     def write_blueprint(self, event: dict[str, Any]) -> dict[str, Any]:
         if self.world.living != event["incarnation"]:

@@ -321,6 +321,20 @@ def test_already_asleep(night):
     assert len(night.calls("delete_environment")) == deletes == 1
 
 
+def test_one_that_somebody_has_deleted_is_not_called_asleep(night):
+    """Else nobody would hear of it: what it knew since its last evening is gone."""
+    night.run()
+    night.wake()
+    night.cloud.client("mwaa").delete_environment(Name="dev")
+    night.at(SLEEP_AT + timedelta(days=1))
+    night.finish(night.begin("sleep"))
+    assert night.ended == "Not begun: there is no such environment"
+    assert "somebody has deleted it" in night.messages[-1][1]
+    night.finish(night.begin("wake", {"environment": "dev"}))
+    assert night.ended == "Awake"
+    assert night.active_dags == set(), "as the message says"
+
+
 def test_two_evenings_at_once_are_one(night):
     night.at(SLEEP_AT)
     with night.cloud.clock.held():
@@ -381,7 +395,7 @@ def test_a_malformed_request_says_what_to_send(night, request_):
 
 def test_an_unknown_environment(night):
     night.run({"environment": "nobody"})
-    assert night.ended == "Still awake: the environment cannot be used"
+    assert night.ended == "Not begun: there is no such environment"
     assert night.execution.error == "EnvironmentNotFound"
     assert night.active_dags == night.active_dags_before
 
