@@ -89,21 +89,23 @@ def _event_again(schedule: str) -> Any:
 
 
 def _status(status: str, lasting: timedelta | None) -> Any:
-    """It is in that status: for this one look, or for so long."""
+    """It is in that status: for this one look, or for so long. Once it is being deleted, DELETED stays."""
 
     def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
         environment = world.environment
         if environment is None:
             return carry_out()
-        before, operation = environment.status, environment.operation
-        environment.status = status
+        before = environment.status
+        shown = "".join(status)  # an object of its own: MWAA may come to the same status in the meantime
+        environment.status = shown
 
         def back() -> None:
-            if environment.operation == operation and environment.status == status:
+            if environment.status is shown:
                 environment.status = before
 
         if lasting is not None:
             world.clock.at(world.now + lasting, back)
+        if lasting is not None or (before, status) == ("DELETING", "DELETED"):
             return carry_out()
         try:
             return carry_out()

@@ -70,11 +70,12 @@ def test_a_deletion_shows_late():
     assert condition("AVAILABLE", record=record, now=deleted_at + timedelta(hours=1)) == Condition.USABLE
 
 
-def test_after_the_delete_there_is_only_forward():
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "CREATE_FAILED"])
+def test_after_the_delete_there_is_only_forward(status):
     """Whoever took an odd status for a delete that came to nothing would give DAGs back in a dying environment."""
     record = Record("dev", phase="delete_accepted", deleted_at=DELETED_AT, blueprint_key="b")
     later = datetime.fromisoformat(DELETED_AT) + timedelta(hours=1)
-    assert condition("UNAVAILABLE", record=record, now=later, since=later) == Condition.DELETING
+    assert condition(status, record=record, now=later, since=later) == Condition.DELETING
 
 
 def test_a_delete_whose_answer_was_lost_shows_late_too():

@@ -47,7 +47,7 @@ def condition_of(status: str, incarnation: str, record: Record, waiting_since: d
         return Condition.UNRESTORED
     if condition is Condition.USABLE and _delete_may_still_show(record, now):
         condition = Condition.DELETING
-    if condition is Condition.BROKEN and _delete_was_asked_for(record):
+    if condition in (Condition.BROKEN, Condition.CREATE_FAILED) and _delete_was_asked_for(record):
         condition = Condition.DELETING  # from here there is only forward: whatever it goes through is waited out
     if condition is Condition.GONE and not record.blueprint_key:
         message = (
