@@ -273,12 +273,12 @@ class LocalCloud:
         self.stack = deployment.run(Path(template).resolve(), parameters or {})
         return self.stack
 
-    def fire_schedule(self, name: str, group: str | None = None) -> str:
-        """Starts a schedule's target with its own input, as EventBridge Scheduler would now; also if it is DISABLED.
+    def fire_schedule(self, name: str, group: str | None = None, scheduled_at: datetime | None = None) -> str:
+        """Starts a schedule's target with its own input, as EventBridge Scheduler would; also if it is DISABLED.
 
-        Returns the execution's ARN.
+        It was scheduled for now, unless it is late or a duplicate. Returns the execution's ARN.
         """
-        return fire_schedule(self.client, name, self.clock.now(), group)
+        return fire_schedule(self.client, name, scheduled_at or self.clock.now(), group)
 
     def start(self, machine_name: str, input: Any, name: str | None = None) -> str:  # noqa: A002
         """Starts a state machine by its name, its ARN or its logical id. Returns the execution's ARN."""

@@ -13,7 +13,7 @@ from local.airflow_lies import LIES
 from local.interpreter import TaskCall
 from local.mwaa.models import STATUSES
 from sweep.faults import CarryOut, lost
-from sweep.world import World
+from sweep.world import DAY, SLEEP_AT, World
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,16 @@ def _meets(story: str, **request: Any) -> Any:
     return strike
 
 
-def _event_again(schedule: str) -> Any:
-    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
-        world.fire(schedule)
-        return carry_out()
+def _watchdog(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+    world.fire("watchdog")
+    return carry_out()
 
-    return strike
+
+def _event_again(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+    """The last evening's event once more, with the hour it was meant for."""
+    days = (world.now - SLEEP_AT) // DAY
+    world.fire("sleep", scheduled_at=SLEEP_AT + days * DAY)
+    return carry_out()
 
 
 # --- The environment -------------------------------------------------------------------------------------------------
@@ -142,7 +146,10 @@ def _pauses(world: World) -> None:
 def _unpauses(dag_id: str) -> Callable[[World], None]:
     def act(world: World) -> None:
         world.airflow.pause(dag_id, paused=False)
-        world.expected_active.add(dag_id)
+        if world.record.get("phase") == "waking" and dag_id not in world.expected_active:
+            world.undecided.add(dag_id)
+        else:
+            world.expected_active.add(dag_id)
 
     return act
 
@@ -223,8 +230,8 @@ GROUPS: dict[str, dict[str, Any]] = {
         "a forced evening": _meets("sleep", force=True),
         "a morning by hand": _meets("wake"),
         "an extract": _meets("extract"),
-        "the watchdog": _event_again("watchdog"),
-        "its event again": _event_again("sleep"),
+        "the watchdog": _watchdog,
+        "its event again": _event_again,
     },
     "status for one look": {status: _status(status, None) for status in sorted(STATUSES)},
     "status for an hour": {status: _status(status, timedelta(hours=1)) for status in sorted(STATUSES - {"DELETED"})},

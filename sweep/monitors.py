@@ -148,7 +148,7 @@ class Monitors:
         active = set(self.world.airflow.active_dags)
         if missing := self.world.expected_active - active:
             found.append(f"paused: {sorted(missing)}")
-        if extra := active - self.world.expected_active:
+        if extra := active - self.world.expected_active - self.world.undecided:
             found.append(f"active, but nobody wanted it: {sorted(extra)}")
         if self._deleted_at and environment.members["CreatedAt"] > self._deleted_at:
             incarnation = environment.members["CreatedAt"].isoformat(timespec="seconds")
@@ -200,7 +200,8 @@ class Monitors:
         if self.deletes:
             knows = self.world.airflow.what_airflow_knows()
             edited = self._deleted_at is not None and self.world.last_edit > self._deleted_at
-            for difference in self.known.lost_until(knows, active=self.world.expected_active):
+            undecided = self.world.undecided.intersection(self.world.airflow.active_dags)
+            for difference in self.known.lost_until(knows, active=self.world.expected_active | undecided):
                 if not (edited and difference.endswith("is another")):  # as people wanted it in the morning
                     self.break_("S7", f"{when}: {difference}")
 

@@ -47,6 +47,9 @@ def until_whole(world: World, track: Track, rest: Callable[[str], None], whole: 
         for pause in WATCHES["night"]:
             world.until(SLEEP_AT + pause)
             world.fire("watchdog")
+        world.until(WAKE_AT - 2 * HOUR)
+        if world.record.get("lease_owner"):  # it came late, and the next watch is still to come
+            world.fire("watchdog")
         world.until(WAKE_AT - HOUR)
         rest("in the night")
         world.until(WAKE_AT)

@@ -56,6 +56,8 @@ class World:
         self.lines: Lines
         self.expected_active: set[str] = set()
         """DAGs that people want to be active."""
+        self.undecided: set[str] = set()
+        """DAGs that people unpaused before the morning was over: whether that holds is nobody's promise."""
         self.last_edit = MONDAY
         """When a person has last changed something."""
         self.tomorrow: Callable[[Callable[[], Any]], None] = lambda _: None
@@ -129,9 +131,9 @@ class World:
 
     # --- Schedules and people ---
 
-    def fire(self, schedule: str) -> str:
+    def fire(self, schedule: str, scheduled_at: datetime | None = None) -> str:
         """A schedule of the stack fires: "sleep", "wake", "extract", "watchdog". Returns the execution's ARN."""
-        return self.cloud.fire_schedule(f"{STACK}-{schedule}")
+        return self.cloud.fire_schedule(f"{STACK}-{schedule}", scheduled_at=scheduled_at)
 
     def start(self, story: str, **request: Any) -> str:
         """Somebody starts a state machine by hand: a key of MACHINES, and the input besides the environment."""
