@@ -252,6 +252,14 @@ def cut_off_json(
     }
 
 
+def owed_with_its_memory(owed: Owed) -> Owed:
+    """What is owed to an environment that is about to get its memory: whatever was active in that evening.
+
+    Usually it is owed already. Not so if its morning has given it to an incarnation that somebody deleted by hand.
+    """
+    return replace(owed, dag_ids=owed.dag_ids | (owed.known - owed.paused - OWN_DAGS))
+
+
 @dataclass(frozen=True)
 class GiveBack:
     """What to unpause and to pause now, which owed DAGs Airflow has not parsed yet, and which lack their history."""

@@ -345,7 +345,7 @@ def _needs_a_human(seen: Seen) -> _Found:
         Condition.CREATE_FAILED: "is CREATE_FAILED",
     }.get(seen.condition, f"is {seen.status}, which only MWAA or a human can mend")
     advice = (
-        "Start spin_up by hand to bring it back as it was last exported, with its DAGs paused"
+        "Start spin_up by hand to bring it back as it was last exported"
         if seen.condition in (Condition.GONE, Condition.DELETING)
         else "Repair it in the MWAA console, or start spin_up by hand to give it its memory"
     )
