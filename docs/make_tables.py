@@ -101,8 +101,9 @@ def permissions() -> str:
 
 def allowed(properties: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Actions, resources and conditions of each statement of a role or a managed policy."""
-    for shared in properties.get("ManagedPolicyArns", []):
-        yield f"what {shared['Ref']} allows", "", ""
+    for each in properties.get("ManagedPolicyArns", []):
+        condition, shared = each["Fn::If"][:2] if "Fn::If" in each else ("", each)
+        yield f"what {shared['Ref']} allows", "", f"`{condition}`" if condition else ""
     documents = [properties["PolicyDocument"]] if "PolicyDocument" in properties else []
     for document in documents + [each["PolicyDocument"] for each in properties.get("Policies", [])]:
         for whole in document["Statement"]:

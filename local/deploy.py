@@ -170,6 +170,16 @@ class _Resolver:
         if pattern and not re.fullmatch(pattern, value):
             raise NotMakeable(f"Parameter {name} must match {pattern}, {value!r} does not.")
 
+    def broken_rules(self) -> list[str]:
+        """What the template's Rules say against these parameters; CloudFormation asks them before it makes anything."""
+        return [
+            assertion.get("AssertDescription", f"Rule {name} does not hold.")
+            for name, rule in self._template.get("Rules", {}).items()
+            if self.value(rule.get("RuleCondition", True))
+            for assertion in rule["Assertions"]
+            if not self.value(assertion["Assert"])
+        ]
+
     def condition(self, name: str) -> bool:
         return bool(self.value(self._template["Conditions"][name]))
 
@@ -303,6 +313,8 @@ class Deployment:
             "AWS::NotificationARNs": [],
         }
         self._resolver = _Resolver(self._template, parameters, pseudo, self._make)
+        if broken := self._resolver.broken_rules():
+            raise NotMakeable(" ".join(broken))
         kinds = {each["Type"] for each in resources.values() if not each["Type"].startswith(CUSTOM)}
         unknown = sorted(kinds - set(MAKERS) - _types_of_moto())
         if unknown:

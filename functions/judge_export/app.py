@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
 
 from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.exports import Exports, SealedSecrets
@@ -11,6 +12,7 @@ from transient_mwaa.aws.last_look import LastLook
 from transient_mwaa.domain.verdict import judge
 
 logger = Logger()
+metrics = Metrics(namespace="TransientMWAA")
 exports = Exports.from_env()
 rest = AirflowRest.from_env()
 secrets = SealedSecrets.from_env()
@@ -37,6 +39,9 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     verdict_key = exports.write_verdict(verdict)
     logger.info("Judged the export", extra={"good": verdict.good, "reasons": verdict.reasons[:20]})
     last_look.explain(verdict, manifest, totals)
+    metrics.add_dimension("environment", name)
+    metrics.add_metric("ExportedRows", MetricUnit.Count, verdict.rows)
+    metrics.flush_metrics()
     return {
         "good": verdict.good,
         "reasons": len(verdict.reasons),

@@ -426,3 +426,118 @@ def test_a_promotion_that_broke_off_is_finished_by_the_next(night: Night, monkey
     assert not night.names(layout.verified_export(ENVIRONMENT))
     assert night.run("promote_export") == {"files": 2, "rows": 6}
     assert len(night.names("export/")) == 2
+
+
+# ---------------------------------------------------------------- what may expire
+
+
+@pytest.fixture
+def third_night(night: Night) -> Night:
+    """A good export, after two others that were verified: "first", then "second"."""
+    assert night.judge()["good"]
+    for export_id in ("first", "second"):
+        for name in ("manifest.json", "dag_run/part-0.parquet", "secrets.enc"):
+            night.put(layout.export_prefix(ENVIRONMENT, export_id) + name, b"x")
+    watermark = (night.now - timedelta(days=1)).isoformat()
+    names = ("manifest_key", "manifest_version_id", "manifest_sha256", "incarnation", "verified_at")
+    last = dict.fromkeys(names, "x") | {"export_id": "second", "watermark": watermark, "replaces": "first"}
+    night.put(layout.verified_export(ENVIRONMENT), json.dumps(last).encode())
+    return night
+
+
+def marked(night: Night) -> set[str]:
+    """The exports of which something carries the tag."""
+    found = set()
+    for key in night.names():
+        tags = night.s3.get_object_tagging(Bucket="data", Key=key)["TagSet"]
+        if (*layout.SUPERSEDED,) in {(tag["Key"], tag["Value"]) for tag in tags}:
+            found.add(key.split("/")[2])
+    return found
+
+
+def files(night: Night, export_id: str) -> list[str]:
+    """The keys of an export, without its manifest, which stays."""
+    keys = night.names(layout.export_prefix(ENVIRONMENT, export_id))
+    return [key for key in keys if not key.endswith("/manifest.json")]
+
+
+def test_the_last_two_verified_exports_never_expire(third_night: Night) -> None:
+    assert marked(third_night) == set()
+    for _ in range(2):
+        third_night.run("promote_export")
+        assert marked(third_night) == {"first"}
+        assert third_night.read(layout.verified_export(ENVIRONMENT))["replaces"] == "second"
+    for key in files(third_night, "first"):
+        assert third_night.s3.get_object_tagging(Bucket="data", Key=key)["TagSet"], "all of it expires"
+    promise = third_night.s3.get_object_tagging(Bucket="data", Key=layout.manifest(ENVIRONMENT, "first"))
+    assert promise["TagSet"] == []
+
+
+def test_nothing_expires_before_the_second_export_after_it(night: Night) -> None:
+    assert night.judge()["good"]
+    night.run("promote_export")
+    assert night.read(layout.verified_export(ENVIRONMENT))["replaces"] == ""
+    night.event["export_id"] = "none"
+    assert marked(night) == set()
+
+
+def test_what_a_morning_would_restore_never_expires(third_night: Night) -> None:
+    """The record names an older export as long as the evening has not got further."""
+    key = {"environment": {"S": ENVIRONMENT}}
+    value = {":export": {"S": "first"}}
+    third_night.dynamodb.update_item(
+        TableName="records", Key=key, UpdateExpression="SET export_id = :export", ExpressionAttributeValues=value
+    )
+    third_night.run("promote_export")
+    assert marked(third_night) == set()
+
+
+def test_what_broke_off_while_it_marked_is_finished_by_the_next(
+    third_night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pointer moves last: until then the next try knows what to mark."""
+    bucket = third_night.function("promote_export").exports._bucket
+    tag, done = bucket.tag, []
+
+    def breaks(*what: str) -> None:
+        if done:
+            raise ServiceUnavailable("S3 is throttling.")
+        done.append(what)
+        tag(*what)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bucket, "tag", breaks)
+        with pytest.raises(ServiceUnavailable):
+            third_night.run("promote_export")
+    assert third_night.read(layout.verified_export(ENVIRONMENT))["export_id"] == "second"
+    third_night.run("promote_export")
+    for key in files(third_night, "first"):
+        assert third_night.s3.get_object_tagging(Bucket="data", Key=key)["TagSet"], key
+
+
+def test_what_expires_at_this_moment_is_in_nobody_s_way(third_night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = third_night.function("promote_export").exports._bucket
+    listed = files(third_night, "first")
+    third_night.s3.delete_object(Bucket="data", Key=listed[0])
+    monkeypatch.setattr(bucket, "keys", lambda _: iter(listed))
+    assert third_night.run("promote_export")["files"] == 2
+    assert third_night.s3.get_object_tagging(Bucket="data", Key=listed[1])["TagSet"]
+
+
+def test_a_pointer_written_before_there_was_expiry_is_read(third_night: Night) -> None:
+    key = layout.verified_export(ENVIRONMENT)
+    old = {name: value for name, value in third_night.read(key).items() if name != "replaces"}
+    third_night.put(key, json.dumps(old).encode())
+    third_night.run("promote_export")
+    assert marked(third_night) == set()
+    assert third_night.read(key)["replaces"] == "second"
+
+
+def test_rows_are_counted_for_the_dashboard(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
+    judged = night.judge()
+    night.run("promote_export")
+    written = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    assert [(each["environment"], each.get("ExportedRows"), each.get("LakeRows")) for each in written] == [
+        (ENVIRONMENT, [judged["rows"]], None),
+        (ENVIRONMENT, None, [6]),
+    ]

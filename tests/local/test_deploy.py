@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,43 @@ def test_parameters_are_checked(
         deploy(cloud, tmp_path, {"Topic": {"Type": "AWS::SNS::Topic"}}, parameters, **template)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"Loud": "no", "Name": ""}, None),
+        ({"Loud": "yes", "Name": "me"}, None),
+        ({"Loud": "yes", "Name": ""}, "Whoever is loud has a name"),
+        ({"Loud": "no", "Name": "nobody"}, "Rule Somebody does not hold"),
+    ],
+)
+def test_rules_are_asked_before_anything_is_made(
+    cloud: LocalCloud, tmp_path: Path, parameters: Any, message: str | None
+) -> None:
+    rules = {
+        "Named": {
+            "RuleCondition": {"Fn::Equals": [{"Ref": "Loud"}, "yes"]},
+            "Assertions": [
+                {"Assert": {"Fn::Not": [{"Fn::Equals": [{"Ref": "Name"}, ""]}]},
+                 "AssertDescription": "Whoever is loud has a name."},
+            ],
+        },
+        "Somebody": {"Assertions": [{"Assert": {"Fn::Not": [{"Fn::Equals": [{"Ref": "Name"}, "nobody"]}]}}]},
+    }  # fmt: skip
+    declared = {"Loud": {"Type": "String"}, "Name": {"Type": "String"}}
+
+    def made() -> Stack:
+        topic = {"Type": "AWS::SNS::Topic"}
+        return deploy(cloud, tmp_path, {"Topic": topic}, parameters, Parameters=declared, Rules=rules)
+
+    if message is None:
+        assert made().resources
+    else:
+        before = cloud.client("sns").list_topics()["Topics"]
+        with pytest.raises(NotMakeable, match=message):
+            made()
+        assert cloud.client("sns").list_topics()["Topics"] == before
+
+
 def test_circles_and_loose_ends(cloud: LocalCloud, tmp_path: Path) -> None:
     def topic(name: str) -> dict[str, Any]:
         return {"Type": "AWS::SNS::Topic", "Properties": {"DisplayName": {"Ref": name}}}
@@ -218,6 +256,40 @@ def test_our_own_template_can_be_made(cloud: LocalCloud) -> None:
     assert unconditional <= set(stack.resources)
     functions = {folder.name for folder in folders.values()} - {"src"}
     assert functions == {each.name for each in (OURS.parent / "functions").iterdir() if (each / "app.py").exists()}
+
+
+NETWORK = {"FunctionSubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e", "FunctionSecurityGroupIds": "sg-0a1b2c3d"}
+
+
+def test_nobody_sleeps_untold(cloud: LocalCloud) -> None:
+    ours = {"EnvironmentName": "dev", "EnvironmentBucketName": "dags"}
+    with pytest.raises(NotMakeable, match="NotificationEmail"):
+        cloud.deploy(OURS, {**ours, "SchedulesEnabled": "true"}, name="untold")
+    for name in NETWORK:
+        with pytest.raises(NotMakeable, match="FunctionSubnetIds and FunctionSecurityGroupIds"):
+            cloud.deploy(OURS, {**ours, name: NETWORK[name]}, name="halfway-in")
+
+
+@pytest.mark.parametrize("profile", ["default", "production"])
+def test_each_profile_can_be_deployed(cloud: LocalCloud, profile: str) -> None:
+    deploys = tomllib.loads((OURS.parent / "samconfig.toml").read_text())[profile]["deploy"]["parameters"]
+    given = dict(each.split("=", 1) for each in deploys["parameter_overrides"].split())
+    stack = cloud.deploy(OURS, {**given, **NETWORK}, name=deploys["stack_name"])
+    wanted = "ENABLED" if profile == "production" else "DISABLED"
+    group = stack.resources["Schedules"]
+    for schedule in cloud.client("scheduler").list_schedules(GroupName=group)["Schedules"]:
+        assert schedule["State"] == wanted
+        target = cloud.client("scheduler").get_schedule(Name=schedule["Name"], GroupName=group)["Target"]
+        assert (
+            target["DeadLetterConfig"]["Arn"].rpartition(":")[2]
+            == stack.resources["MissedSchedules"].rpartition("/")[2]
+        )
+    body = json.loads(
+        cloud.client("cloudwatch").get_dashboard(DashboardName=stack.outputs["DashboardName"])["DashboardBody"]
+    )
+    assert "${" not in json.dumps(body)
+    alarms = cloud.client("cloudwatch").describe_alarms(AlarmNames=[f"{deploys['stack_name']}-late-night"])
+    assert [each["Threshold"] for each in alarms["MetricAlarms"]] == [180.0]
 
 
 # --- Nested stacks and custom resources ---

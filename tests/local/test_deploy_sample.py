@@ -25,6 +25,8 @@ PARAMETERS = {
     "EnvironmentBucketName": "the-environment-s-bucket",
     "DeploySample": "true",
     "NotificationEmail": "you@example.com",
+    "FunctionSubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
+    "FunctionSecurityGroupIds": "sg-0a1b2c3d",
 }
 NOT_MADE: dict[str, str] = {}
 """Resources that the local cloud does not make, and why. None."""

@@ -170,6 +170,7 @@ _TABLE: dict[tuple[str, str], Callable[[Mapping[str, Any], Around], Iterator[Nee
     ("s3", "HeadObject"): _head,
     ("s3", "PutObject"): _put,
     ("s3", "CopyObject"): _copy,
+    ("s3", "PutObjectTagging"): lambda params, _: iter([Need("s3:PutObjectTagging", _object(params))]),
     ("s3", "HeadBucket"): _on_bucket("s3:ListBucket"),
     ("s3", "ListObjectsV2"): _on_bucket("s3:ListBucket"),
     ("s3", "ListObjectVersions"): _on_bucket("s3:ListBucketVersions"),

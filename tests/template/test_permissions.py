@@ -15,6 +15,7 @@ pytestmark = pytest.mark.template
 
 WILDCARDS = {
     r"arn:ec2::(network-interface|vpc-endpoint)/\*": "MWAA makes it, so that it has no name yet",
+    r"arn:ec2::\*/\*": "for so much Lambda asks before it puts a function into a network",
     r"arn:ec2::(route-table|security-group|subnet|vpc)/\*": "the environment's network, which its blueprint names",
     r"arn:iam::role/\$\{ExecutionRolePath\}\*": "so many roles as the path admits",
     r"arn:kms::key/\*": "only to describe it: says that an environment's key is one this stack has no rights on",
@@ -112,7 +113,8 @@ def test_every_wildcard_in_a_resource_has_its_reason(statements):
 def test_nobody_has_a_policy_that_is_not_ours(made, roles):
     ours = set(of_type(made, "AWS::IAM::ManagedPolicy"))
     for name, role in roles.items():
-        assert {each["Ref"] for each in role.get("ManagedPolicyArns", [])} <= ours - {"EnvironmentPolicy"}, name
+        attached = [each["Fn::If"][1] if "Fn::If" in each else each for each in role.get("ManagedPolicyArns", [])]
+        assert {each["Ref"] for each in attached} <= ours - {"EnvironmentPolicy"}, name
 
 
 def test_a_role_is_taken_on_by_one_service_and_on_behalf_of_this_account(roles):
@@ -171,6 +173,23 @@ def test_nobody_deletes_an_object(statements):
     """What is in the data bucket goes by its lifecycle rules, or by the hand of a person."""
     actions = {action for _, statement in statements for action in several(statement["Action"])}
     assert not [action for action in actions if re.match(r"s3:(Delete|PutBucket|PutLifecycle|Bypass)", action)]
+
+
+def test_only_the_promotion_says_what_may_expire(statements):
+    """What carries the tag is deleted by the bucket's lifecycle."""
+    tagging = [(name, each) for name, each in statements if "Tagging" in json.dumps(each["Action"])]
+    ((name, statement),) = tagging
+    assert name == "PromoteExportRole"
+    assert statement["Action"] == ["s3:PutObjectTagging"]
+    assert statement["Resource"] == {"Fn::Sub": "${DataBucket.Arn}/snapshots/environment=${EnvironmentName}/*"}
+
+
+def test_a_schedule_may_start_its_machine_and_say_that_it_could_not(statements):
+    for name in ("SleepScheduleRole", "WakeScheduleRole", "ExtractScheduleRole", "WatchdogScheduleRole"):
+        start, missed = [each for role, each in statements if role == name]
+        assert start["Action"] == ["states:StartExecution"]
+        assert missed["Action"] == ["sqs:SendMessage"]
+        assert missed["Resource"] == {"Fn::GetAtt": ["MissedSchedules", "Arn"]}
 
 
 def test_the_bucket_takes_a_manifest_once(made):

@@ -7,10 +7,11 @@ import pytest
 from local.mwaa.models import Environment
 from sweep import tracks
 from sweep.scenarios import BY_NAME, Scenario, play
-from sweep.world import BUCKET, ENVIRONMENT, WAKE_AT, World
+from sweep.world import BUCKET, DAY, ENVIRONMENT, SLEEP_AT, WAKE_AT, World
 from tests.template.api_permissions import ACCOUNT, REGION
 from tests.template.iam import Need, allows, matches, speaks_of
 from tests.template.recording import Recorder, document_of, pairs, role_arns, statements_of
+from transient_mwaa.domain import layout
 
 pytestmark = pytest.mark.stories
 
@@ -61,6 +62,41 @@ def a_file_is_lost(world):
     return prepare_and_wake
 
 
+def a_third_night(world):
+    """What two later nights have followed may expire; the last two never do."""
+
+    def sleep_wake_and_sleep():
+        nights = [verified(world)]
+        for schedule, when, end in (
+            ("sleep", SLEEP_AT, "Asleep"),
+            ("wake", WAKE_AT, "Awake"),
+            ("sleep", SLEEP_AT + DAY, "Asleep"),
+        ):
+            world.until(when)
+            arn = world.fire(schedule)
+            world.settle([arn])
+            assert world.path(arn)[-1] == end
+            nights += [verified(world)] if schedule == "sleep" else []
+        s3, expiring = world.cloud.client("s3"), {night: set() for night in nights}
+        for key, _ in world.objects():
+            tags = s3.get_object_tagging(Bucket=world.bucket, Key=key)["TagSet"]
+            night = key.split("/")[2] if key.startswith("snapshots/") and not key.endswith("/manifest.json") else None
+            if night in expiring:
+                expiring[night].add(tuple((tag["Key"], tag["Value"]) for tag in tags))
+            else:
+                assert tags == [], key
+        first, second, third = expiring.values()
+        assert first == {(layout.SUPERSEDED,)}
+        assert second == third == {()}
+        assert world.record["export_id"] == nights[-1]
+
+    return sleep_wake_and_sleep
+
+
+def verified(world):
+    return world.read(layout.verified_export(ENVIRONMENT))["export_id"]
+
+
 def an_extract_fails(world):
     def extract():
         world.airflow.fails_export()
@@ -76,7 +112,7 @@ def taken(world):
     """What all stories together took."""
     recorder = Recorder(world)
     with recorder.listening():
-        for story in (*TRACKS, a_file_is_lost(world), an_extract_fails(world)):
+        for story in (*TRACKS, a_file_is_lost(world), a_third_night(world), an_extract_fails(world)):
             assert recorder.play(story) == []
     return recorder.taken
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from local.deploy import read_yaml, translate
+from transient_mwaa.domain import layout
 
 pytestmark = pytest.mark.template
 
@@ -130,6 +131,7 @@ def test_schedules_ship_disabled_and_never_fire_late():
     assert len(schedules) == 4
     for schedule in schedules:
         properties = schedule["Properties"]
+        assert properties["Target"]["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["MissedSchedules", "Arn"]}}
         assert properties["State"] == {"Fn::If": ["SchedulesAreEnabled", "ENABLED", "DISABLED"]}
         assert properties["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900
         assert "<aws.scheduler.scheduled-time>" in json.dumps(properties["Target"]["Input"])
@@ -214,6 +216,142 @@ def test_the_silence_of_the_watchdog_is_an_alarm(template):
         "service": variables["POWERTOOLS_SERVICE_NAME"],
     }
     assert alarm["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
+
+
+def told_by(template):
+    """Logical id to properties of the alarms that tell the topic, and are let in by its policy."""
+    (statement,) = template["Resources"]["NotificationsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert (statement["Principal"], statement["Action"]) == ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish")
+    admitted = [each["Fn::GetAtt"][0] for each in statement["Condition"]["ArnEquals"]["aws:SourceArn"]]
+    alarms = {
+        logical_id: resource["Properties"]
+        for logical_id, resource in template["Resources"].items()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    }
+    assert sorted(admitted) == sorted(alarms)
+    for logical_id, alarm in alarms.items():
+        assert alarm["AlarmActions"] == [{"Ref": "Notifications"}], logical_id
+    return alarms
+
+
+def test_the_topic_s_key_lets_alarms_in(template):
+    topic = template["Resources"]["Notifications"]["Properties"]
+    assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": ["DataKey", "Arn"]}
+    statements = template["Resources"]["DataKey"]["Properties"]["KeyPolicy"]["Statement"]
+    (admits,) = [each for each in statements if each["Principal"] == {"Service": "cloudwatch.amazonaws.com"}]
+    assert set(admits["Action"]) == {"kms:Decrypt", "kms:GenerateDataKey"}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_an_alarm_tells_of_every_bad_end_of_every_machine(template, machine):
+    alarm = told_by(template)[f"{machine}Failed"]
+    expression, *metrics = alarm["Metrics"]
+    assert expression["Expression"] == "SUM(FILL(METRICS(), 0))"
+    assert not any(each["ReturnData"] for each in metrics)
+    watched = [each["MetricStat"] for each in metrics]
+    assert {each["Metric"]["MetricName"] for each in watched} == {
+        "ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted",
+    }  # fmt: skip
+    for each in watched:
+        assert each["Metric"]["Namespace"] == "AWS/States"
+        assert each["Metric"]["Dimensions"] == [{"Name": "StateMachineArn", "Value": {"Ref": machine}}]
+        assert each["Stat"] == "Sum"
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+
+
+def test_an_alarm_tells_of_late_nights_and_of_schedules_that_started_nothing(template):
+    alarms = told_by(template)
+    expression, took = alarms["LateNight"]["Metrics"]
+    assert expression["Expression"] == {"Fn::Sub": "took / 60000 - ${DrainMinutes}"}  # ExecutionTime is in milliseconds
+    assert (took["Id"], took["ReturnData"], took["MetricStat"]["Stat"]) == ("took", False, "Maximum")
+    assert took["MetricStat"]["Metric"] == {
+        "Namespace": "AWS/States",
+        "MetricName": "ExecutionTime",
+        "Dimensions": [{"Name": "StateMachineArn", "Value": {"Ref": "SpinDown"}}],
+    }
+    assert alarms["LateNight"]["Threshold"] == {"Ref": "LateNightMinutes"}
+    missed = alarms["ScheduleMissed"]
+    assert missed["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["MissedSchedules", "QueueName"]}}]
+    assert (missed["Namespace"], missed["MetricName"]) == ("AWS/SQS", "ApproximateNumberOfMessagesVisible")
+    assert (missed["ComparisonOperator"], missed["Threshold"]) == ("GreaterThanThreshold", 0)
+
+
+def test_the_dashboard_shows_every_alarm_and_metrics_that_somebody_writes(template):
+    text = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    first, *widgets = json.loads(text)["widgets"]
+    assert sorted(first["properties"]["alarms"]) == sorted(f"${{{each}.Arn}}" for each in told_by(template))
+    sources = "".join(path.read_text() for path in (ROOT / "functions").glob("*/app.py"))
+    literal = set(re.findall(r'add_metric\("(\w+)"', sources))
+    # close_cycle writes the outcome itself.
+    outcomes = "".join((ROOT / "statemachine" / file).read_text() for file in MACHINES.values())
+    written = literal | {name.capitalize() for name in re.findall(r"\boutcome: (\w+)", outcomes)}
+    shown = set()
+    for widget in widgets:
+        (namespace, _, *dimensions), *_ = widget["properties"]["metrics"]
+        names = {each[1] for each in widget["properties"]["metrics"] if each[0] != "..."}
+        if namespace == "TransientMWAA":
+            assert dimensions == ["environment", "${EnvironmentName}", "service", "transient-mwaa"]
+            shown |= names
+        else:
+            assert (namespace, dimensions[0]) == ("AWS/States", "StateMachineArn")
+    assert shown == {
+        "Asleep", "Awake", "AwakeAsPlanned", "HoursAsleep", "SavedUsd", "ExportedRows", "LakeRows",
+    }  # fmt: skip
+    assert shown <= written
+
+
+def test_logs_end_and_hold_no_execution_data_and_traces_are_on(template, functions):
+    groups = [r["Properties"] for r in template["Resources"].values() if r["Type"] == "AWS::Logs::LogGroup"]
+    assert len(groups) == 2
+    assert all(each["RetentionInDays"] == {"Ref": "LogRetentionDays"} for each in groups)
+    for machine in MACHINES:
+        properties = template["Resources"][machine]["Properties"]
+        assert properties["Logging"]["IncludeExecutionData"] is False
+        assert properties["Tracing"] == {"Enabled": True}
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", machine).lower()
+        assert properties["Name"] == {"Fn::Sub": f"${{AWS::StackName}}-{name}"}
+    shared = template["Globals"]["Function"]
+    assert shared["Tracing"] == "Active"
+    assert shared["LoggingConfig"]["LogGroup"] == {"Ref": "FunctionLogs"}
+    assert not [each for each in functions.values() if {"Tracing", "LoggingConfig"} & each.keys()]
+
+
+def test_every_parameter_is_in_a_group_of_the_console(template):
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(template["Parameters"])
+
+
+def talks_to_airflow(template, logical_id):
+    return bool(re.search("airflow:(InvokeRestApi|CreateCliToken)", json.dumps(statements_of(template, logical_id))))
+
+
+def test_who_talks_to_airflow_can_be_put_beside_a_private_web_server_and_nobody_else(template, functions):
+    inside = {name for name, properties in functions.items() if "VpcConfig" in properties}
+    assert inside == {name for name in functions if talks_to_airflow(template, name)}
+    for name in functions:
+        policies = template["Resources"][name.replace("Function", "Role")]["Properties"]["ManagedPolicyArns"]
+        joins = {"Fn::If": ["WebServerIsPrivate", {"Ref": "NetworkPolicy"}, {"Ref": "AWS::NoValue"}]}
+        assert policies == [{"Ref": "FunctionsPolicy"}, *([joins] if name in inside else [])]
+        if name in inside:
+            condition, network, otherwise = functions[name]["VpcConfig"]["Fn::If"]
+            assert (condition, otherwise) == ("WebServerIsPrivate", {"Ref": "AWS::NoValue"})
+            assert network == {
+                "SubnetIds": {"Fn::Split": [",", {"Ref": "FunctionSubnetIds"}]},
+                "SecurityGroupIds": {"Fn::Split": [",", {"Ref": "FunctionSecurityGroupIds"}]},
+            }
+    assert template["Resources"]["NetworkPolicy"]["Condition"] == "WebServerIsPrivate"
+
+
+def test_only_what_is_marked_as_superseded_ever_expires(template):
+    """By age alone, the one copy of what a sleeping environment knew would go."""
+    rules = template["Resources"]["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    key, value = layout.SUPERSEDED
+    for rule in rules:
+        if set(rule) != {"Id", "Status", "AbortIncompleteMultipartUpload"}:
+            assert rule["TagFilters"] == [{"Key": key, "Value": value}], rule["Id"]
+            assert rule["Prefix"] == layout.export_prefix("dev", "x").partition("/")[0] + "/"
+            assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert [rule["Id"] for rule in rules] == ["BrokenUploads", "SupersededExports"]
 
 
 def test_cfn_lint_is_content_with_the_transformed_template(tmp_path):

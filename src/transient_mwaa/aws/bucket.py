@@ -13,7 +13,8 @@ from botocore.exceptions import ClientError
 from transient_mwaa.aws import passing
 
 _OVERTAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-_MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
+_MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404", "MethodNotAllowed"})
+"""The last one is what S3 says of a delete marker."""
 _CHUNK_BYTES = 8 * 1024 * 1024
 
 
@@ -108,6 +109,17 @@ class Bucket:
         with _naming_the_missing(self.name, key, version_id):
             answer = self._s3.copy_object(Bucket=self.name, Key=to_key, CopySource=source, TaggingDirective="REPLACE")
         return str(answer.get("VersionId", ""))
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Every key with this prefix that has an object now."""
+        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+            yield from (each["Key"] for each in page.get("Contents", ()))
+
+    def tag(self, key: str, name: str, value: str) -> None:
+        """Gives the newest version of an object this one tag."""
+        tags = {"TagSet": [{"Key": name, "Value": value}]}
+        with _naming_the_missing(self.name, key, None):
+            self._s3.put_object_tagging(Bucket=self.name, Key=key, Tagging=tags)
 
     def exists(self, key: str) -> bool:
         return self.size(key) is not None

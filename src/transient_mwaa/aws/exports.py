@@ -1,7 +1,8 @@
 """One export's papers in the data bucket: manifest, findings, verdict, and the pointer to the last verified export."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Self, get_args
@@ -93,15 +94,18 @@ class Exports:
         if stored is None:
             return None
         document = stored.json()
-        return VerifiedExport(**{name: document[name] for name in VerifiedExport.__annotations__})
+        return VerifiedExport(**{name: document[name] for name in VerifiedExport.__annotations__ if name in document})
 
     def verified(self, environment: str) -> list[VerifiedExport]:
         """The last good export of each mode, as far as there is one."""
         return [found for mode in get_args(Mode) if (found := self.last_verified(environment, mode))]
 
-    def promote(self, environment: str, export_id: str, key: str, version_id: str, now: datetime) -> dict[str, int]:
+    def promote(
+        self, environment: str, export_id: str, key: str, version_id: str, recorded: str, now: datetime
+    ) -> dict[str, int]:
         """Copies the verified history into the lake, then makes this the last verified export. Repeating it changes
-        nothing. Raises ExportNotVerified without a good verdict, or when a later export was verified meanwhile."""
+        nothing. `recorded` is the export that the environment's record names, from which a morning would restore.
+        Raises ExportNotVerified without a good verdict, or when a later export was verified meanwhile."""
         self.require_good_verdict(environment, export_id, key, version_id)
         stored, manifest = self._manifest(environment, export_id, key, version_id, "complete")
         last = self.last_verified(environment)
@@ -111,8 +115,20 @@ class Exports:
                 "The older one stays where it is; start the evening again."
             )
         self._copy_into_the_lake(manifest)
+        if last is not None and last.export_id != export_id:
+            self._let_expire(environment, last.replaces, kept={last.export_id, export_id, recorded})
         self._point_to(stored, manifest, last, now)
         return _counts(manifest)
+
+    def _let_expire(self, environment: str, export_id: str, kept: Set[str]) -> None:
+        """Marks the files of an export that two later ones have followed ("" for none). Its manifest stays: nobody
+        touches what was promised."""
+        if not export_id or export_id in kept:
+            return
+        files = set(self._bucket.keys(layout.export_prefix(environment, export_id)))
+        for key in sorted(files - {layout.manifest(environment, export_id)}):
+            with suppress(ObjectMissing):
+                self._bucket.tag(key, *layout.SUPERSEDED)
 
     def promote_extract(
         self, environment: str, export_id: str, key: str, version_id: str, now: datetime
@@ -147,6 +163,7 @@ class Exports:
             watermark=manifest.watermark.isoformat(),
             incarnation=manifest.incarnation,
             verified_at=now.isoformat(timespec="seconds"),
+            replaces=_before(last, manifest.export_id),
         )
         self._bucket.write_json(_POINTERS[manifest.mode](manifest.environment), asdict(verified))
 
@@ -155,6 +172,13 @@ _POINTERS: Mapping[Mode, Callable[[str], str]] = {
     "complete": layout.verified_export,
     "history": layout.verified_history,
 }
+
+
+def _before(last: VerifiedExport | None, export_id: str) -> str:
+    """The id of the export that this one replaces; "" for none."""
+    if last is None:
+        return ""
+    return last.replaces if last.export_id == export_id else last.export_id
 
 
 def _counts(manifest: Manifest) -> dict[str, int]:

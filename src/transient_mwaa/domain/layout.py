@@ -2,6 +2,9 @@
 
 from datetime import date
 
+SUPERSEDED = ("transient-mwaa", "superseded")
+"""The tag of what may expire: below snapshots/, the bucket's lifecycle deletes this and nothing else."""
+
 
 def export_prefix(environment: str, export_id: str) -> str:
     """The folder of one export; ends in a slash."""

@@ -73,7 +73,7 @@ class Verdict:
 @dataclass(frozen=True)
 class VerifiedExport:
     """The last export of its mode that was found good: environments/<env>/verified_export.json (complete) and
-    verified_history.json (history). Times are ISO 8601.
+    verified_history.json (history). Times are ISO 8601; `replaces` is the export before it, "" for none.
     """
 
     export_id: str
@@ -83,6 +83,7 @@ class VerifiedExport:
     watermark: str
     incarnation: str
     verified_at: str
+    replaces: str = ""
 
 
 def file_reasons(promised: ExportFile, found: FileEvidence) -> tuple[str, ...]:
