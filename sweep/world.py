@@ -17,9 +17,11 @@ from moto.s3.models import FakeDeleteMarker
 from local.airflow_in_memory import InMemoryAirflow
 from local.clock import VirtualClock
 from local.cloud import LocalCloud
+from local.moto_seams import Replacer
 from local.owner import environment_request
 from sweep.engine import SteppedEngine
 from sweep.guards import Lines
+from sweep.reading import read_from_memory
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT, BUCKET, STACK = "dev", "airflow-dev-environment", "transient-mwaa"
@@ -67,6 +69,7 @@ class World:
         self.cloud.__enter__()
         # Shorter than on AWS: each minute is a poll.
         self.cloud.site.creation, self.cloud.site.deletion = timedelta(minutes=2), timedelta(minutes=2)
+        read_from_memory(self._hooks.enter_context(Replacer()))
         # Between their tries clients and functions sleep; here nobody waits for real.
         self._hooks.enter_context(mock.patch("time.sleep", self.clock.pass_time))
         stack = self.cloud.deploy(

@@ -6,8 +6,10 @@ import os
 from datetime import timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local.interpreter import TaskFailed
+from sweep import reading
 from sweep.__main__ import pairs, parse, wrongs
 from sweep.forks import Forks
 from sweep.monitors import LAWS, Monitors
@@ -53,6 +55,34 @@ def test_every_track_ends_well_and_together_they_come_to_every_task_state(in_chi
         assert report["broken"] == [], track.name
         visited |= {(machine, state) for machine, state, _ in report["visited"]}
     assert visited == set(task_states())
+
+
+def test_what_is_read_from_memory_is_what_aws_would_say(world, monkeypatch):
+    s3, dynamodb = world.cloud.client("s3"), world.cloud.client("dynamodb")
+    (key, version_id), *_ = [each for each in world.objects() if each[0].endswith("verified_export.json")]
+    requests = [{"Key": key}, {"Key": key, "VersionId": version_id}, {"Key": "none"}, {"Key": key, "VersionId": "none"}]
+    keys = [{"environment": {"S": "dev"}}, {"environment": {"S": "none"}}]
+
+    def answers():
+        for request in requests:
+            try:
+                answer = s3.get_object(Bucket=world.bucket, **request)
+                yield {**answer, "Body": answer["Body"].read()}
+            except ClientError as error:
+                yield {"code": error.response["Error"]["Code"]}
+        for item in keys:
+            yield dynamodb.get_item(TableName=world.outputs["RecordsTableName"], Key=item)
+
+    quick = list(answers())
+    monkeypatch.setattr(reading, "_object", lambda _: None)
+    monkeypatch.setattr(reading, "_item", lambda *_: None)
+    for told, truth in zip(quick, answers(), strict=True):
+        told.pop("ResponseMetadata", None)
+        assert told == {name: truth.get(name) for name in told}
+    assert [set(each) & {"Body", "Item", "code"} for each in quick] == [
+        {"Body"}, {"Body"}, {"code"}, {"code"}, {"Item"}, set(),
+    ]  # fmt: skip
+    assert quick[0]["Body"] != quick[1]["Body"], "an older version is another one"
 
 
 def test_a_delete_by_hand_breaks_the_first_law(in_child):
