@@ -59,7 +59,7 @@ def test_every_track_ends_well_and_together_they_come_to_every_task_state(in_chi
 
 def test_what_is_read_from_memory_is_what_aws_would_say(world, monkeypatch):
     s3, dynamodb = world.cloud.client("s3"), world.cloud.client("dynamodb")
-    (key, version_id), *_ = [each for each in world.objects() if each[0].endswith("verified_export.json")]
+    (key, version_id), *_ = [each for each in world.objects() if each[0].endswith("owed_dags.json")]
     requests = [{"Key": key}, {"Key": key, "VersionId": version_id}, {"Key": "none"}, {"Key": key, "VersionId": "none"}]
     keys = [{"environment": {"S": "dev"}}, {"environment": {"S": "none"}}]
 
