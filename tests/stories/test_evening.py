@@ -79,13 +79,13 @@ def test_an_asset_consumer_gets_its_event(night):
 
 @pytest.mark.parametrize("night", [{"DrainMinutes": "10"}], indirect=True)
 def test_work_that_goes_on_postpones_the_night(night):
-    night.airflow.busy_until(SLEEP_AT + timedelta(hours=2))
+    night.airflow.busy_until(SLEEP_AT + timedelta(minutes=30))
     night.run()
     assert "Let the work go on for a while" in night.execution.path
     assert night.ended == "Asleep"
 
 
-@pytest.mark.parametrize("night", [{"DrainMinutes": "10"}], indirect=True)
+@pytest.mark.parametrize("night", [{"DrainMinutes": "10", "WakeAt": "01:00"}], indirect=True)
 def test_work_that_goes_on_all_night_keeps_the_environment(night):
     night.airflow.busy_until(SLEEP_AT + timedelta(hours=14))
     night.active_dags_before = night.active_dags
