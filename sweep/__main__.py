@@ -42,8 +42,13 @@ ONE_IN = {
     "late": 3,
 }
 """Of what these words name, each state meets one in so many (which: by the seed), unless --all is asked for."""
-PROBES = 25
+PROBES = 40
 """So many scenarios at most are tried on a mutant."""
+RIGHT_THERE = [
+    *(str(fault) for fault in every_fault() if fault.attempt == 1),
+    *(str(each) for each in every_disturbance("") if each.group in ("dies", "is redriven", "meets")),
+]
+"""What goes wrong at the state of a mutant, of whatever resource it is."""
 Chosen = Callable[[Scenario], bool]
 Place = tuple[str, str, str, str]
 """Track, state machine, task state and its resource."""
@@ -109,15 +114,18 @@ def parse(name: str) -> Scenario:
 
 
 def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
-    """Where a mutant would show: scenarios that came through its place, one of each kind of passage first, then of the
-    rarest kinds one of each end.
+    """Where a mutant would show: scenarios in which something goes wrong right there, then those that came through its
+    place, one of each kind of passage first, then of the rarest kinds one of each end.
     """
     passages: dict[frozenset[Any], list[Played]] = {}
     for each in sorted(played, key=lambda each: (each.name.count("|"), each.name)):
         if not each.broken and (passage := mutant.passage(each)):
             passages.setdefault(passage, []).append(each)
     kinds = sorted(passages.values(), key=len)
-    chosen = {alike[0].name: None for alike in reversed(kinds)}
+    there = next((each for each in played if f" | {mutant.place} / " in each.name), None) if mutant.place else None
+    begin = there.name.partition(" / ")[0] if there else ""
+    chosen = {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
+    chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
         chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())
     return [parse(name) for name in list(chosen)[:PROBES]]
@@ -131,6 +139,17 @@ def judge(world: World, mutant: Mutant, played: list[Played]) -> Played:
         if broken := in_a_copy(lambda scenario=scenario: play(world, scenario).broken):
             return Played(mutant.name, broken[:1], ends=[str(scenario)])
     return Played(mutant.name, ends=[str(scenario) for scenario in scenarios])
+
+
+def without_the_innocent(world: World, forks: Forks, noticed: list[Played], played: Set[str]) -> Iterator[Played]:
+    """Findings, but for those of a scenario that was not among the played ones and breaks a law without any mutant."""
+    unsure = {each.ends[0] for each in noticed if each.broken and each.ends[0] not in played}
+    for name in unsure:
+        forks.run(name, partial(play, world, parse(name)))
+    forks.wait()
+    guilty = {report["name"] for report in forks.read() if report["name"] in unsure and report["broken"]}
+    for each in noticed:
+        yield dataclasses.replace(each, broken=[]) if each.broken and each.ends[0] in guilty else each
 
 
 def main() -> int:
@@ -171,6 +190,7 @@ def main() -> int:
                     forks.run(mutant.name, partial(judge, world, mutant, scenarios), seconds=1800)
             forks.wait()
             noticed = [Played(**report) for report in forks.read()]
+            noticed = [*without_the_innocent(world, forks, noticed, {each.name for each in scenarios})]
     return tell(scenarios, noticed, time.monotonic() - began)
 
 

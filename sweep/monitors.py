@@ -14,7 +14,7 @@ from sweep.world import ENVIRONMENT, SECRETS, World
 
 LAWS = {
     "S1": "no delete of a living environment without a verified export of this very run and a blueprint",
-    "S2": "only the execution that holds the lease changes an environment",
+    "S2": "only who holds the lease changes an environment or its record, and nobody takes it from the living",
     "S3": "the DAGs that were active are active, or the environment is asleep",
     "S4": "no secret in any log, history, object, record or notification",
     "S5": "no history holds States.Runtime or States.DataLimitExceeded",
@@ -22,6 +22,7 @@ LAWS = {
     "S7": "what Airflow knew when it was deleted, it knows again",
     "S8": "the last state of an execution tells the truth",
     "S9": "an execution that nobody stopped ends in a state that says how",
+    "S10": "who says asleep or awake has closed the books, and tried to tell",
     "L1": "in the end awake, asleep, or a human was told",
     "L2": "the lease is free, or held by an execution that runs",
     "L3": "recover or the next schedule brings it to where it should be",
@@ -30,6 +31,9 @@ LAWS = {
 MUTATING = ("dags pause", "dags unpause", "dags trigger", "dags delete", "variables set", "connections add")
 RESTORE_EVENT = "transient_mwaa_restore"
 UNRECOVERABLE = ("States.Runtime", "States.DataLimitExceeded")
+
+WITHOUT_LEASE = {"told", "wakes", "wakes_of", "woken_at"}
+"""Members of the record that may be written by whoever looks after it."""
 
 
 class Monitors:
@@ -46,6 +50,7 @@ class Monitors:
         self._known = frozenset(world.objects())
         self._messages_before = len(world.messages)
         self._watch_mwaa()
+        self._watch_record()
         self._watch_airflow(world.airflow) if world.airflow else None
         world.folder.when_created(self._watch_airflow)
 
@@ -79,6 +84,31 @@ class Monitors:
 
         backend.delete_environment = delete_environment
         backend.create_environment = create_environment
+
+    def _watch_record(self) -> None:
+        def is_write(service: str, operation: str) -> bool:
+            return service == "dynamodb" and operation in ("UpdateItem", "PutItem", "DeleteItem")
+
+        def before(service: str, operation: str, _: Any) -> None:
+            if is_write(service, operation):
+                self._record_before = self.world.record
+
+        def after(service: str, operation: str, _: Any) -> None:
+            if is_write(service, operation) and self.world.engine.current:
+                self._check_write(self._record_before, self.world.record)
+
+        self.world.intercept(hook=before, after=after)
+
+    def _check_write(self, before: dict[str, str], now: dict[str, str]) -> None:
+        me, owner = self.world.engine.current[-1].execution_arn, before.get("lease_owner", "")
+        changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)} - WITHOUT_LEASE
+        if owner == me or not changed:
+            return
+        what = f"{self._machine()} writes {sorted(changed)}"
+        if owner and self.world.engine.runs[owner].outcome is None:
+            self.break_("S2", f"{what} while {self.world.engine.machine_of(owner)} holds the lease")
+        elif now.get("lease_owner", "") != me and changed - {"lease_owner", "interrupted"}:
+            self.break_("S2", f"{what} without the lease")
 
     def _watch_airflow(self, airflow: Any) -> None:
         run_command = airflow.cli
@@ -181,6 +211,8 @@ class Monitors:
         last, machine = path[-1], self.world.engine.machine_of(arn)
         if last not in self.world.engine.ends_of(machine):
             self.break_("S9", f"{machine} just ends at {last!r}")
+        if last in ("Asleep", "Awake") and not {"Close the books", "Tell everyone"} <= set(path):
+            self.break_("S10", f"{machine} says {last!r} without a word or a record")
         if last in ("Asleep", "Already asleep") and not self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
         if last in ("Awake", "Already awake") and self.unwell():

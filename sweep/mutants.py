@@ -30,6 +30,8 @@ class Mutant:
     apply: Callable[[World], None]
     passage: Callable[[Played], frozenset[Any]]
     """How a scenario came through the place: empty for not at all. Those that came alike may notice alike."""
+    place: str = ""
+    """The state, as scenarios name it, if something can go wrong right there."""
 
 
 def mutants() -> list[Mutant]:
@@ -46,15 +48,17 @@ def _of_machines() -> Iterator[Mutant]:
         states = yaml.safe_load(path.read_text())["States"]
         for state, members in states.items():
             for rule, change in _changes(states, state, members):
+                inner = members.get("ItemProcessor", {}).get("States", {})
                 yield Mutant(
                     f"{machine}: {state}: {rule}",
                     partial(_change, machine, state, change),
-                    partial(_steps_from, f"{machine}: {state} -> "),
+                    partial(_steps_from, tuple(f"{machine}: {each} -> " for each in (state, *inner))),
+                    next((f"{machine}: {each}" for each in (*inner, state)), ""),
                 )
 
 
-def _steps_from(place: str, played: Played) -> frozenset[str]:
-    return frozenset(step for step in played.steps if step.startswith(place))
+def _steps_from(places: tuple[str, ...], played: Played) -> frozenset[str]:
+    return frozenset(step for step in played.steps if step.startswith(places))
 
 
 def _changes(states: Definition, state: str, members: Definition) -> Iterator[tuple[str, Callable[[Definition], None]]]:
@@ -66,12 +70,30 @@ def _changes(states: Definition, state: str, members: Definition) -> Iterator[tu
             yield f"not ({choice['Condition'][3:-3]})", partial(_negate, index)
     if members["Type"] in ("Task", "Map"):
         following = states.get(members.get("Next", ""), {})
-        if following.get("Type") in ("Task", "Map") and "Next" in following:
+        if (
+            following.get("Type") in ("Task", "Map")
+            and "Next" in following
+            and not _comes_back(states, members["Next"])
+        ):
             yield f"skips {members['Next']!r}", partial(_go_to, following["Next"])
         if "Catch" in members:
             yield "without its Catch", _catch_nothing
     if "ConditionExpression" in members.get("Arguments", {}):
         yield "without its condition", _write_in_any_case
+
+
+def _comes_back(states: Definition, state: str) -> bool:
+    """Whether it is in a loop: who skips it the first time comes to it all the same."""
+    seen: set[str] = set()
+    ahead = [states[state]["Next"]]
+    while ahead:
+        name = ahead.pop()
+        if name not in seen:
+            seen.add(name)
+            members = states[name]
+            ahead += [each["Next"] for each in (members, *members.get("Choices", [])) if "Next" in each]
+            ahead += [members["Default"]] if "Default" in members else []
+    return state in seen
 
 
 def _negate(index: int, of: Definition) -> None:

@@ -168,6 +168,25 @@ def _edited_before_delete(world: World) -> None:
     world.cloud.before("delete_environment", lambda _: world.airflow.set_variable("colour", f"edited at {world.now}"))
 
 
+def _edited_before_the_first_delete(world: World) -> None:
+    def edit(_: Any) -> None:
+        if not edited:
+            edited.append(world.now)
+            world.airflow.set_variable("colour", "edited")
+            world.last_edit = world.now
+
+    edited: list[Any] = []
+    world.cloud.before("delete_environment", edit)
+
+
+def _dead_after_an_accepted_delete(world: World) -> None:
+    """And MWAA says strange things on the way, until it is gone."""
+    world.cloud.site.deletion = HOUR + timedelta(minutes=10)
+    _dies_at(world, "sleep", "Look whether it is gone")
+    environment = world.environment
+    environment.status = "UNAVAILABLE"
+
+
 def _creation_fails_once(world: World) -> None:
     world.cloud.mwaa.script(ENVIRONMENT, create=["CREATING", "CREATE_FAILED"], error="No capacity.")
 
@@ -210,6 +229,10 @@ TRACKS = (
     Track("evening whose delete is not answered", "night", "Asleep", _fires("sleep"), _delete_without_answer),
     Track("evening with edits before each delete", "night", "Still awake: it changed again and again",
           _fires("sleep"), _edited_before_delete),
+    Track("evening with an edit before its first delete", "night", "Asleep", _fires("sleep"),
+          _edited_before_the_first_delete),
+    Track("evening after one whose delete was accepted", "night", "Asleep",
+          lambda world: world.start("sleep", force=True), _dead_after_an_accepted_delete),
     Track("evening whose delete breaks down", "night", "Asleep", _fires("sleep"), _delete_breaks_down),
     Track("evening of a broken environment", "night", "Still awake: the environment cannot be used",
           _fires("sleep"), _unavailable_until_repaired),
