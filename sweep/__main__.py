@@ -42,7 +42,7 @@ ONE_IN = {
     "late": 3,
 }
 """Of what these words name, each state meets one in so many (which: by the seed), unless --all is asked for."""
-PROBES = 40
+PROBES = 50
 """So many scenarios at most are tried on a mutant."""
 RIGHT_THERE = [
     *(str(fault) for fault in every_fault() if fault.attempt == 1),
@@ -125,6 +125,7 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     there = next((each for each in played if f" | {mutant.place} / " in each.name), None) if mutant.place else None
     begin = there.name.partition(" / ")[0] if there else ""
     chosen = {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
+    chosen |= {each.name: None for alike in kinds for each in alike if each.name in BY_NAME}
     chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
         chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())

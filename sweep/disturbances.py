@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from local.airflow_lies import LIES
 from local.interpreter import TaskCall
 from local.mwaa.models import STATUSES
-from sweep.faults import CarryOut, lost
+from sweep.faults import CarryOut, lost, retryable
 from sweep.world import DAY, SLEEP_AT, World
 
 
@@ -66,20 +66,37 @@ def _is_redriven(*, done: bool, tomorrow: bool) -> Any:
     return strike
 
 
-# --- Another execution -----------------------------------------------------------------------------------------------
+def _is_redriven_beside(story: str, **request: Any) -> Any:
+    """The execution dies with nothing done, another takes its lease over, and then somebody redrives the first."""
 
+    def strike(world: World, task: TaskCall, _: CarryOut) -> Any:
+        def redrive() -> None:
+            if world.engine.runs[task.execution_arn].status in ("ABORTED", "TIMED_OUT", "FAILED"):
+                world.engine.redrive(task.execution_arn)
 
-def _meets(story: str, **request: Any) -> Any:
-    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
-        world.start(story, **request)
-        return carry_out()
+        world.cloud.events_lost = True
+        world.stop(task.execution_arn)
+        world.cloud.events_lost = False
+        world.clock.at(world.now + timedelta(minutes=10), lambda: world.start(story, **request))
+        world.clock.at(world.now + timedelta(minutes=10, seconds=30), redrive)
+        raise lost(task)
 
     return strike
 
 
-def _watchdog(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
-    world.fire("watchdog")
-    return carry_out()
+# --- Another execution -----------------------------------------------------------------------------------------------
+
+
+def _meets(story: str, *, quicker: bool = False, **request: Any) -> Any:
+    """One that begins now; a quicker one comes just as far while this attempt is throttled and waits for its next."""
+
+    def strike(world: World, task: TaskCall, carry_out: CarryOut) -> Any:
+        world.fire(story) if story == "watchdog" else world.start(story, **request)
+        if quicker:
+            raise retryable(task)
+        return carry_out()
+
+    return strike
 
 
 def _event_again(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
@@ -224,13 +241,18 @@ GROUPS: dict[str, dict[str, Any]] = {
         "at once, all done": _is_redriven(done=True, tomorrow=False),
         "tomorrow, nothing done": _is_redriven(done=False, tomorrow=True),
         "tomorrow, all done": _is_redriven(done=True, tomorrow=True),
+        "beside an evening": _is_redriven_beside("sleep", force=True),
+        "beside a morning": _is_redriven_beside("wake"),
     },
     "meets": {
         "an evening by hand": _meets("sleep"),
         "a forced evening": _meets("sleep", force=True),
         "a morning by hand": _meets("wake"),
         "an extract": _meets("extract"),
-        "the watchdog": _watchdog,
+        "the watchdog": _meets("watchdog"),
+        "an evening that is quicker": _meets("sleep", quicker=True, force=True),
+        "a morning that is quicker": _meets("wake", quicker=True),
+        "a watchdog that is quicker": _meets("watchdog", quicker=True),
         "its event again": _event_again,
     },
     "status for one look": {status: _status(status, None) for status in sorted(STATUSES)},

@@ -22,7 +22,7 @@ LAWS = {
     "S7": "what Airflow knew when it was deleted, it knows again",
     "S8": "the last state of an execution tells the truth",
     "S9": "an execution that nobody stopped ends in a state that says how",
-    "S10": "who says asleep or awake has closed the books, and tried to tell",
+    "S10": "who says asleep or awake has closed the books and tried to tell, who fails has tried to tell",
     "L1": "in the end awake, asleep, or a human was told",
     "L2": "the lease is free, or held by an execution that runs",
     "L3": "recover or the next schedule brings it to where it should be",
@@ -32,6 +32,8 @@ MUTATING = ("dags pause", "dags unpause", "dags trigger", "dags delete", "variab
 RESTORE_EVENT = "transient_mwaa_restore"
 UNRECOVERABLE = ("States.Runtime", "States.DataLimitExceeded")
 
+OVERTAKEN = "Still awake: another run has taken over"
+"""Says nothing of what the other run does."""
 WITHOUT_LEASE = {"told", "wakes", "wakes_of", "woken_at"}
 """Members of the record that may be written by whoever looks after it."""
 
@@ -46,6 +48,8 @@ class Monitors:
         self.known: Any = None
         """What Airflow knew when its environment was last deleted."""
         self._deleted_at: datetime | None = None
+        self._phase_by = ""
+        """The execution that has written the phase last."""
         self._began = world.now
         self._known = frozenset(world.objects())
         self._messages_before = len(world.messages)
@@ -102,6 +106,11 @@ class Monitors:
     def _check_write(self, before: dict[str, str], now: dict[str, str]) -> None:
         me, owner = self.world.engine.current[-1].execution_arn, before.get("lease_owner", "")
         changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)} - WITHOUT_LEASE
+        if "phase" in changed:
+            self._phase_by = me
+        half_asleep = now.get("phase") in ("falling_asleep", "delete_accepted") and self._phase_by == me
+        if owner == me and not now.get("lease_owner") and half_asleep:
+            self.break_("S2", f"{self._machine()} frees the lease of an environment that it has left {now['phase']}")
         if owner == me or not changed:
             return
         what = f"{self._machine()} writes {sorted(changed)}"
@@ -167,6 +176,12 @@ class Monitors:
     def asleep(self) -> bool:
         return self.world.environment is None
 
+    @property
+    def dying(self) -> bool:
+        """Whether its delete was accepted."""
+        environment = self.world.environment
+        return bool(environment and self._deleted_at and environment.members["CreatedAt"] <= self._deleted_at)
+
     def unwell(self) -> list[str]:
         """Why the environment is not awake and whole; empty when it is."""
         environment = self.world.environment
@@ -211,12 +226,20 @@ class Monitors:
         last, machine = path[-1], self.world.engine.machine_of(arn)
         if last not in self.world.engine.ends_of(machine):
             self.break_("S9", f"{machine} just ends at {last!r}")
+        failed = outcome.status == "FAILED" and last in self.world.engine.ends_of(machine)
+        if failed and machine in ("spin-down", "spin-up") and "Tell a human" not in path:
+            self.break_("S10", f"{machine} ends at {last!r} and has told nobody")
         if last in ("Asleep", "Awake") and not {"Close the books", "Tell everyone"} <= set(path):
             self.break_("S10", f"{machine} says {last!r} without a word or a record")
+        holder = self.world.record.get("lease_owner", "")
+        if holder and holder != arn and self.world.engine.runs[holder].outcome is None:
+            return  # the next one is already at work
         if last in ("Asleep", "Already asleep") and not self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
         if last in ("Awake", "Already awake") and self.unwell():
             self.break_("S8", f"{machine} says {last!r}, but {self.unwell()}")
+        if last.startswith("Still awake") and last != OVERTAKEN and self.dying:
+            self.break_("S8", f"{machine} says {last!r}, but it is being deleted")
         if last.startswith("Still awake") and self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is gone")
         if last.startswith("Not awake") and not self.unwell():

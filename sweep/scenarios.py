@@ -107,8 +107,11 @@ class Player:
         self._before = set(world.engine.runs)
         arn = self.track.begin(world)
         world.settle([arn])
-        if not self.disturbed and (last := world.path(arn)[-1]) != self.track.ends:
-            self.monitors.break_("L4", f"{self.track.name!r} ends {last!r}, not {self.track.ends!r}")
+        path = world.path(arn)
+        if not self.disturbed and path[-1] != self.track.ends:
+            self.monitors.break_("L4", f"{self.track.name!r} ends {path[-1]!r}, not {self.track.ends!r}")
+        if not self.disturbed and self.track.through and self.track.through not in path:
+            self.monitors.break_("L4", f"{self.track.name!r} does not go through {self.track.through!r}")
         tracks.until_whole(world, self.track, self.monitors.rest, lambda: not self.monitors.unwell())
         self._on_the_next_day()
         self.monitors.rest("in the end")

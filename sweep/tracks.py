@@ -27,6 +27,8 @@ class Track:
     prepare: Callable[[World], None] = lambda _: None
     later: timedelta = timedelta()
     """So long after the usual hour."""
+    through: str = ""
+    """A state that what it is about goes through, if nothing else goes wrong."""
 
 
 def until_begin(world: World, track: Track) -> None:
@@ -230,7 +232,7 @@ TRACKS = (
     Track("evening with edits before each delete", "night", "Still awake: it changed again and again",
           _fires("sleep"), _edited_before_delete),
     Track("evening with an edit before its first delete", "night", "Asleep", _fires("sleep"),
-          _edited_before_the_first_delete),
+          _edited_before_the_first_delete, through="Export once more"),
     Track("evening after one whose delete was accepted", "night", "Asleep",
           lambda world: world.start("sleep", force=True), _dead_after_an_accepted_delete),
     Track("evening whose delete breaks down", "night", "Asleep", _fires("sleep"), _delete_breaks_down),
