@@ -125,6 +125,10 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     there = next((each for each in played if f" | {mutant.place} / " in each.name), None) if mutant.place else None
     begin = there.name.partition(" / ")[0] if there else ""
     chosen = {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
+    ways = [
+        alike[0].name for alike in kinds if begin and alike[0].name.count(" | ") == 1 and begin not in alike[0].name
+    ]
+    chosen |= {f"{way} | {mutant.place} / is redriven: beside an evening": None for way in ways[:3]}
     chosen |= {each.name: None for alike in kinds for each in alike if each.name in BY_NAME}
     chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:

@@ -93,6 +93,12 @@ class SteppedEngine:
         """Names of the states in which a state machine may end."""
         return {name for name, state in self._loaded[machine].states.items() if state.type in ("Succeed", "Fail")}
 
+    def updates_of(self, machine: str, states: list[str]) -> list[str]:
+        """The updates of DynamoDB that these states of a state machine ask for."""
+        found = (self._loaded[machine].states.get(state) for state in states)
+        arguments = (each.arguments for each in found if each is not None and isinstance(each.arguments, dict))
+        return [str(each["UpdateExpression"]) for each in arguments if "UpdateExpression" in each]
+
     # --- Steps ---
 
     def _schedule(self, arn: str) -> None:

@@ -231,7 +231,19 @@ class Monitors:
             self.break_("S10", f"{machine} ends at {last!r} and has told nobody")
         if last in ("Asleep", "Awake") and not {"Close the books", "Tell everyone"} <= set(path):
             self.break_("S10", f"{machine} says {last!r} without a word or a record")
+        if last in ("Asleep after all", "Awake again"):
+            books = self.world.engine.runs[arn].variables["diagnosis"]["books"]
+            if bool(books) != ("Close the books" in path):
+                self.break_("S10", f"{machine} says {last!r}, and its books are {books or 'not to be closed'}")
+        if last == "Awake" and "Record the new incarnation" in path and "Publish its address" not in path:
+            self.break_("S10", f"{machine} says {last!r} and nobody knows where")
         holder = self.world.record.get("lease_owner", "")
+        if (
+            holder == arn
+            and last.startswith(("Asleep", "Awake", "Already", "Not begun"))
+            and not self._let_go(path, machine)
+        ):
+            self.break_("S2", f"{machine} ends at {last!r} and keeps the lease")
         if holder and holder != arn and self.world.engine.runs[holder].outcome is None:
             return  # the next one is already at work
         if last in ("Asleep", "Already asleep") and not self.asleep:
@@ -244,6 +256,10 @@ class Monitors:
             self.break_("S8", f"{machine} says {last!r}, but it is gone")
         if last.startswith("Not awake") and not self.unwell():
             self.break_("S8", f"{machine} says {last!r}, but it is")
+
+    def _let_go(self, path: list[str], machine: str) -> bool:
+        """Whether it has tried to free the lease."""
+        return any("REMOVE lease_owner" in update for update in self.world.engine.updates_of(machine, path))
 
     def whole(self, when: str) -> None:
         """By now it must be awake, with everything it knew."""

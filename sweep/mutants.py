@@ -75,7 +75,7 @@ def _changes(states: Definition, state: str, members: Definition) -> Iterator[tu
             and "Next" in following
             and not _comes_back(states, members["Next"])
         ):
-            yield f"skips {members['Next']!r}", partial(_go_to, following["Next"])
+            yield f"skips {members['Next']!r}", partial(_go_past, members["Next"], following["Next"])
         if "Catch" in members:
             yield "without its Catch", _catch_nothing
     if "ConditionExpression" in members.get("Arguments", {}):
@@ -101,8 +101,11 @@ def _negate(index: int, of: Definition) -> None:
     of["Choices"][index]["Condition"] = f"{{% $not({bare}) %}}"
 
 
-def _go_to(following: str, of: Definition) -> None:
-    of["Next"] = following
+def _go_past(skipped: str, following: str, of: Definition) -> None:
+    """By whatever way it would have come there."""
+    for way in (of, *of.get("Catch", [])):
+        if way["Next"] == skipped:
+            way["Next"] = following
 
 
 def _catch_nothing(of: Definition) -> None:

@@ -88,12 +88,13 @@ class Player:
         """Asked at the first try of each task state for what goes wrong from now on."""
         self.missing: list[tuple[Where, Wrong]] = []
         self._begun = self._struck = False
-        self._before: set[str] = set()
+        self._before = set(world.engine.runs)
         self._injections: list[tuple[Where, Injection]] = []
         self._tomorrow: list[Callable[[], Any]] = []
         world.tomorrow = self._tomorrow.append
         world.engine.attempt = self._attempt
         world.engine.on_end = self.monitors.ended
+        world.lines.clear()
 
     def prepare(self) -> None:
         """Up to the moment at which the track begins."""
@@ -103,8 +104,6 @@ class Player:
         """To the day on which all must be well."""
         world = self.world
         self._begun = True
-        world.lines.clear()
-        self._before = set(world.engine.runs)
         arn = self.track.begin(world)
         world.settle([arn])
         path = world.path(arn)

@@ -121,6 +121,11 @@ def _dead_morning(world: World) -> None:
     _dies_at(world, "wake", "Wait for the creation")
 
 
+def _dead_morning_and_slow_mwaa(world: World) -> None:
+    world.cloud.site.creation = HOUR + timedelta(minutes=10)
+    _dead_morning(world)
+
+
 def _busy_until_morning(world: World) -> None:
     world.airflow.busy_until(WAKE_AT)
     world.expected_active.add("long_haul")
@@ -240,6 +245,7 @@ TRACKS = (
           _fires("sleep"), _unavailable_until_repaired),
     Track("morning whose creation fails", "day", "Awake", _fires("wake"), _creation_fails_once),
     Track("morning after one that died", "day", "Awake", _fires("wake"), _dead_morning),
+    Track("morning while it is still being created", "day", "Awake", _fires("wake"), _dead_morning_and_slow_mwaa),
     Track("morning whose restore fails", "day", "Awake, but without its memory", _fires("wake"), _restore_fails),
     Track("morning with a DAG that is parsed late", "day", "Awake", _fires("wake"), _late_dag),
     Track("morning of an environment that stayed awake", "night", "Already awake",
