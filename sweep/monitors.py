@@ -238,11 +238,7 @@ class Monitors:
         if last == "Awake" and "Record the new incarnation" in path and "Publish its address" not in path:
             self.break_("S10", f"{machine} says {last!r} and nobody knows where")
         holder = self.world.record.get("lease_owner", "")
-        if (
-            holder == arn
-            and last.startswith(("Asleep", "Awake", "Already", "Not begun"))
-            and not self._let_go(path, machine)
-        ):
+        if holder == arn and last.startswith(("Asleep", "Awake", "Already")) and not self._let_go(path, machine):
             self.break_("S2", f"{machine} ends at {last!r} and keeps the lease")
         if holder and holder != arn and self.world.engine.runs[holder].outcome is None:
             return  # the next one is already at work
