@@ -114,10 +114,15 @@ class Monitors:
         if owner == me or not changed:
             return
         what = f"{self._machine()} writes {sorted(changed)}"
-        if owner and self.world.engine.runs[owner].outcome is None:
-            self.break_("S2", f"{what} while {self.world.engine.machine_of(owner)} holds the lease")
+        if self._lives(owner):
+            self.break_("S2", f"{what} while {owner} holds the lease")
         elif now.get("lease_owner", "") != me and changed - {"lease_owner", "interrupted"}:
             self.break_("S2", f"{what} without the lease")
+
+    def _lives(self, holder: str) -> bool:
+        """Whether somebody holds the lease who has not ended: an execution that runs, or a human."""
+        run = self.world.engine.runs.get(holder)
+        return bool(holder) and (run is None or run.outcome is None)
 
     def _watch_airflow(self, airflow: Any) -> None:
         run_command = airflow.cli
@@ -240,7 +245,7 @@ class Monitors:
         holder = self.world.record.get("lease_owner", "")
         if holder == arn and last.startswith(("Asleep", "Awake", "Already")) and not self._let_go(path, machine):
             self.break_("S2", f"{machine} ends at {last!r} and keeps the lease")
-        if holder and holder != arn and self.world.engine.runs[holder].outcome is None:
+        if holder != arn and self._lives(holder):
             return  # the next one is already at work
         if last in ("Asleep", "Already asleep") and not self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
