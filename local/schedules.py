@@ -39,7 +39,7 @@ def fire_schedule(client: Callable[[str], Any], name: str, now: datetime, group:
 
 
 def deliver(client: Callable[[str], Any], arn: str, text: str) -> str:
-    """Hands JSON text to a target. Raises NotImplementedError for one that is neither of these."""
+    """Hands JSON text to a target. Raises ValueError for any other than those below."""
     if ":stateMachine:" in arn:
         started = client("stepfunctions").start_execution(stateMachineArn=arn, name=str(uuid.uuid4()), input=text)
         return started["executionArn"]
@@ -58,7 +58,7 @@ def deliver(client: Callable[[str], Any], arn: str, text: str) -> str:
     if ":sqs:" in arn:
         url = client("sqs").get_queue_url(QueueName=arn.rsplit(":", 1)[-1])["QueueUrl"]
         return client("sqs").send_message(QueueUrl=url, MessageBody=text)["MessageId"]
-    raise NotImplementedError(f"The local cloud delivers nothing to {arn}.")
+    raise ValueError(f"The local cloud delivers nothing to {arn}.")
 
 
 def send_event(client: Callable[[str], Any], account: str, region: str, event: dict[str, Any]) -> list[str]:

@@ -32,14 +32,14 @@ from sweep.world import ROOT, World
 
 PAIRS = 100
 ONE_IN = {
-    "meets": 8,
-    "door": 8,
-    "person": 8,
-    "is redriven": 4,
+    "meets: ": 8,
+    "door: ": 8,
+    "person: ": 8,
+    "is redriven: ": 4,
     "and everybody hears": 4,
-    "retryable after": 3,
-    "timeout after": 3,
-    "late": 3,
+    "1: retryable after": 3,
+    "1: timeout after": 3,
+    "1: late": 3,
 }
 """Of what these words name, each state meets one in so many (which: by the seed), unless --all is asked for."""
 PROBES = 50
