@@ -1,6 +1,7 @@
 """`make sweep`: plays every scenario, then lets every mutant be noticed; writes build/sweep.json.
 
-make sweep                                  everything
+make sweep                                  every fault at every state, and what chance picks of all else
+make sweep ARGS="--all"                     everything, every mutant included
 make sweep ARGS="--only 'dies'"             scenarios whose name holds these words
 make sweep ARGS="--replay 'evening | ...'"  one scenario again, by the name that was printed
 """
@@ -30,25 +31,32 @@ from sweep.scenarios import BY_NAME, Played, Player, Scenario, Where, Wrong, pla
 from sweep.tracks import TRACKS, Track
 from sweep.world import ROOT, World
 
-PAIRS = 100
+PAIRS = 60
 ONE_IN = {
-    "meets: ": 8,
-    "door: ": 8,
-    "person: ": 8,
-    "is redriven: ": 4,
-    "and everybody hears": 4,
-    "1: retryable after": 3,
-    "1: timeout after": 3,
-    "1: late": 3,
+    "meets: ": 12,
+    "door: ": 12,
+    "person: ": 12,
+    "is redriven: ": 8,
+    "and everybody hears": 8,
+    "1: retryable after": 6,
+    "1: timeout after": 6,
+    "1: late": 6,
+    "lie: ": 3,
 }
 """Of what these words name, each state meets one in so many (which: by the seed), unless --all is asked for."""
+MUTANTS_ONE_IN = 6
+"""One in so many mutants is tried (which: by the seed), unless --all is asked for."""
 PROBES = 50
 """So many scenarios at most are tried on a mutant."""
+WAYS = 3
+"""In so many of them an execution that came there by way of another fault dies, and is redriven beside another one."""
 RIGHT_THERE = [
     *(str(fault) for fault in every_fault() if fault.attempt == 1),
     *(str(each) for each in every_disturbance("") if each.group in ("dies", "is redriven", "meets")),
 ]
 """What goes wrong at the state of a mutant, of whatever resource it is."""
+EVERY_RESOURCE = ":lambda: StartExport DescribeEnvironment DeleteEnvironment"
+"""A resource to which everything can happen."""
 Chosen = Callable[[Scenario], bool]
 Place = tuple[str, str, str, str]
 """Track, state machine, task state and its resource."""
@@ -106,7 +114,11 @@ def parse(name: str) -> Scenario:
     for part in parts:
         place, what = part.split(" / ")
         machine, state = place.split(": ", 1)
-        found = [wrong for wrong in wrongs(":lambda: StartExport DescribeEnvironment") if str(wrong) == what]
+        found = [
+            wrong
+            for wrong in wrongs(":lambda: StartExport DescribeEnvironment DeleteEnvironment")
+            if str(wrong) == what
+        ]
         if track not in BY_NAME or not found:
             raise ValueError(f"No scenario {name!r}: unknown track or {what!r}.")
         chosen.append((Where(machine, state), found[0]))
@@ -125,15 +137,24 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     there = next((each for each in played if f" | {mutant.place} / " in each.name), None) if mutant.place else None
     begin = there.name.partition(" / ")[0] if there else ""
     chosen = {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
-    ways = [
-        alike[0].name for alike in kinds if begin and alike[0].name.count(" | ") == 1 and begin not in alike[0].name
-    ]
-    chosen |= {f"{way} | {mutant.place} / is redriven: beside an evening": None for way in ways[:3]}
+    beside = [wrong for wrong in RIGHT_THERE if " beside " in wrong]
+    chosen |= {f"{way} | {mutant.place} / {wrong}": None for way in ways_to(begin, kinds) for wrong in beside}
     chosen |= {each.name: None for alike in kinds for each in alike if each.name in BY_NAME}
     chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
         chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())
     return [parse(name) for name in list(chosen)[:PROBES]]
+
+
+def ways_to(begin: str, kinds: list[list[Played]]) -> list[str]:
+    """Scenarios in which one other thing goes wrong, at different states, and which come to the place all the same."""
+    ways: dict[str, str] = {}
+    for each in (each for alike in kinds for each in alike if begin and each.name.count(" | ") == 1):
+        track, _, where = each.name.partition(" / ")[0].partition(" | ")
+        if f"{track} | {where}" != begin:
+            ways.setdefault(where, each.name)
+    machine = begin.partition(" | ")[2].partition(": ")[0]
+    return sorted(ways.values(), key=lambda way: f" | {machine}: " not in way)[:WAYS]
 
 
 def judge(world: World, mutant: Mutant, played: list[Played]) -> Played:
@@ -161,7 +182,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make sweep", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="scenarios whose name holds these words")
     parser.add_argument("--replay", help="one scenario, by its name")
-    parser.add_argument("--all", action="store_true", help="whatever comes from outside at every state")
+    parser.add_argument("--all", action="store_true", help="whatever comes from outside at every state, all mutants")
     parser.add_argument("--sample", type=int, default=1, help="only one of so many scenarios")
     parser.add_argument("--seed", type=int, default=1, help="of the pairs, and of what else is left to chance")
     parser.add_argument("--mutants", choices=["yes", "no", "only"], default="yes")
@@ -174,6 +195,7 @@ def main() -> int:
         forks = Forks(len(os.sched_getaffinity(0)), Path(folder) / "scenarios")
         everything = options.all or options.only
         chosen = partial(is_chosen, options.only, options.sample, options.seed, {} if everything else ONE_IN)
+        tried = options.sample * (1 if everything else MUTANTS_ONE_IN)
         if options.mutants == "only":
             scenarios = [Played(**json.loads(line)) for line in PLAYED.read_text().splitlines()]
         else:
@@ -191,7 +213,7 @@ def main() -> int:
         if options.mutants != "no":
             forks = Forks(len(os.sched_getaffinity(0)), Path(folder) / "mutants")
             for mutant in mutants():
-                if options.only in mutant.name and zlib.crc32(mutant.name.encode()) % options.sample == 0:
+                if options.only in mutant.name and zlib.crc32(f"{mutant.name} {options.seed}".encode()) % tried == 0:
                     forks.run(mutant.name, partial(judge, world, mutant, scenarios), seconds=1800)
             forks.wait()
             noticed = [Played(**report) for report in forks.read()]

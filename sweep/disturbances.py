@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +14,8 @@ from local.airflow_lies import LIES
 from local.interpreter import TaskCall
 from local.mwaa.models import STATUSES
 from sweep.faults import CarryOut, lost, retryable
-from sweep.world import DAY, SLEEP_AT, World
+from sweep.world import DAY, ENVIRONMENT, SLEEP_AT, World
+from transient_mwaa.domain import layout
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,26 @@ def _is_redriven_beside(story: str, **request: Any) -> Any:
 # --- Another execution -----------------------------------------------------------------------------------------------
 
 
+AHEAD = timedelta(seconds=5)
+"""By so much a quicker execution is ahead: time for the few calls with which it comes just as far."""
+
+
 def _meets(story: str, *, quicker: bool = False, **request: Any) -> Any:
     """One that begins now; a quicker one comes just as far while this attempt is throttled and waits for its next."""
 
     def strike(world: World, task: TaskCall, carry_out: CarryOut) -> Any:
         world.fire(story) if story == "watchdog" else world.start(story, **request)
-        if quicker:
-            raise retryable(task)
-        return carry_out()
+        if not quicker:
+            return carry_out()
+        attempt, until = world.engine.attempt, world.now + AHEAD
+
+        def hold_back(tried: TaskCall, carry_it_out: CarryOut) -> Any:
+            if (tried.execution_arn, tried.state) == (task.execution_arn, task.state) and world.now < until:
+                raise retryable(tried)
+            return attempt(tried, carry_it_out)
+
+        world.engine.attempt = hold_back
+        raise retryable(task)
 
     return strike
 
@@ -190,6 +204,61 @@ def _lie(name: str) -> Any:
     return strike
 
 
+# --- What was proved is not there any more ---------------------------------------------------------------------------
+
+
+def _object(key: Callable[[World], str], change: Callable[[dict[str, Any]], dict[str, Any]] | None) -> Any:
+    """A JSON object of the data bucket is changed, or lost."""
+
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        s3, found = world.cloud.client("s3"), world.read(key(world))
+        if found is not None and change is None:
+            s3.delete_object(Bucket=world.bucket, Key=key(world))
+        elif found is not None and change is not None:
+            s3.put_object(Bucket=world.bucket, Key=key(world), Body=json.dumps(change(found)).encode())
+        return carry_out()
+
+    return strike
+
+
+def _record(member: str, value: str) -> Any:
+    """A member of the record is another."""
+
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        if member in world.record:
+            world.cloud.client("dynamodb").update_item(
+                TableName=world.outputs["RecordsTableName"],
+                Key={"environment": {"S": ENVIRONMENT}},
+                UpdateExpression="SET #member = :value",
+                ExpressionAttributeNames={"#member": member},
+                ExpressionAttributeValues={":value": {"S": value}},
+            )
+        return carry_out()
+
+    return strike
+
+
+def _verdict(world: World) -> str:
+    return layout.verdict(ENVIRONMENT, world.record["export_id"])
+
+
+def _last_verified(_: World) -> str:
+    return layout.verified_export(ENVIRONMENT)
+
+
+def _blueprint(world: World) -> str:
+    return world.record["blueprint_key"]
+
+
+def _created_anew(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+    """Somebody has deleted it and created another of the same name, with the same DAGs, which work."""
+    if world.environment is not None:
+        world.environment.members["CreatedAt"] = world.now
+        for dag_id in world.expected_active:
+            world.airflow.pause(dag_id, paused=False)
+    return carry_out()
+
+
 # --- Doors that do not open ------------------------------------------------------------------------------------------
 
 
@@ -214,6 +283,23 @@ def _rest(status: int, times: int) -> Any:
     def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
         if world.airflow is not None:
             world.airflow.rest_answers(status, times)
+        return carry_out()
+
+    return strike
+
+
+def _delete_answers(code: str, *, accepted: bool) -> Any:
+    """MWAA's next answer to a delete, whether or not it has begun it."""
+
+    def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+        answered: list[str] = []
+
+        def answer(service: str, operation: str, _: Any) -> None:
+            if (service, operation) == ("mwaa", "DeleteEnvironment") and not answered:
+                answered.append(code)
+                raise ClientError({"Error": {"Code": code, "Message": "Not now."}}, operation)
+
+        world.intercept(**{"after" if accepted else "hook": answer})
         return carry_out()
 
     return strike
@@ -268,6 +354,31 @@ GROUPS: dict[str, dict[str, Any]] = {
         "unpauses a DAG that was paused for the night": _person(_unpauses("orders.hourly")),
         "clears a task": _person(_clears),
     },
+    "proof": {
+        "the verdict is lost": _object(_verdict, None),
+        "the verdict is bad": _object(_verdict, lambda verdict: {**verdict, "good": False}),
+        "the verdict is of another manifest": _object(
+            _verdict, lambda verdict: {**verdict, "manifest_version_id": "-"}
+        ),
+        "another export is the last verified one": _object(
+            _last_verified, lambda last: {**last, "export_id": "another"}
+        ),
+        "the last verified export is of another incarnation": _object(
+            _last_verified, lambda last: {**last, "incarnation": "2026-01-01T00:00:00+00:00"}
+        ),
+        "the blueprint is lost": _object(_blueprint, None),
+        "the blueprint is another": _object(_blueprint, lambda found: {**found, "another": True}),
+        "the record is about another incarnation": _record("incarnation", "2026-01-01T00:00:00+00:00"),
+        "the record names another blueprint": _record("blueprint_sha256", "0" * 64),
+        "the record names another export": _record("export_id", "another"),
+        "the record says that it is awake": _record("phase", "awake"),
+        "it was created anew": _created_anew,
+    },
+    "answer": {
+        "MWAA refuses": _delete_answers("ValidationException", accepted=False),
+        "MWAA refuses what it has begun": _delete_answers("ValidationException", accepted=True),
+        "MWAA has deleted it already": _delete_answers("ResourceNotFoundException", accepted=True),
+    },
     "lie": {name: _lie(name) for name in LIES},
     "door": {
         "throttled once": _throttled(1),
@@ -294,4 +405,6 @@ def every_disturbance(resource: str) -> list[Disturbance]:
         groups += ["status for one look", "status for an hour"]
     if "StartExport" in resource:
         groups.append("lie")
+    if "DeleteEnvironment" in resource:
+        groups += ["proof", "answer"]
     return [Disturbance(group, kind) for group in groups for kind in GROUPS[group]]

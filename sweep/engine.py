@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from local.clock import VirtualClock
 from local.interpreter import Run, StateMachine, TaskCall, TaskFailed, load
@@ -166,5 +166,7 @@ class SteppedEngine:
             code = error.response["Error"]["Code"]
             name = code if code.endswith("Exception") else f"{code}Exception"
             raise TaskFailed(f"{PREFIXES[service]}.{name}", error.response["Error"].get("Message", "")) from error
+        except ParamValidationError as error:  # boto3 finds what the service would answer
+            raise TaskFailed(f"{PREFIXES[service]}.ValidationException", str(error)) from error
         answer.pop("ResponseMetadata", None)
         return json.loads(json.dumps(answer, default=str))

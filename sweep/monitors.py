@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from sweep.world import ENVIRONMENT, SECRETS, World
+from transient_mwaa.domain import layout
 
 LAWS = {
     "S1": "no delete of a living environment without a verified export of this very run and a blueprint",
@@ -23,6 +25,7 @@ LAWS = {
     "S8": "the last state of an execution tells the truth",
     "S9": "an execution that nobody stopped ends in a state that says how",
     "S10": "who says asleep or awake has closed the books and tried to tell, who fails has tried to tell",
+    "S11": "a human is told of one trouble once, and mornings that are begun again are counted",
     "L1": "in the end awake, asleep, or a human was told",
     "L2": "the lease is free, or held by an execution that runs",
     "L3": "recover or the next schedule brings it to where it should be",
@@ -50,6 +53,10 @@ class Monitors:
         self._deleted_at: datetime | None = None
         self._phase_by = ""
         """The execution that has written the phase last."""
+        self.told_of: list[str] = []
+        """Troubles of which `recover` has told."""
+        self.stale_mornings: list[str] = []
+        """Mornings that had ended before `recover` said that they begin again: then nobody has counted them."""
         self._began = world.now
         self._known = frozenset(world.objects())
         self._messages_before = len(world.messages)
@@ -111,6 +118,8 @@ class Monitors:
         half_asleep = now.get("phase") in ("falling_asleep", "delete_accepted") and self._phase_by == me
         if owner == me and not now.get("lease_owner") and half_asleep:
             self.break_("S2", f"{self._machine()} frees the lease of an environment that it has left {now['phase']}")
+        if "wakes" in now and _mornings(now) < _mornings(before):
+            self.break_("S11", f"{self._machine()} counts {_mornings(now)} after {_mornings(before)}")
         if owner == me or not changed:
             return
         what = f"{self._machine()} writes {sorted(changed)}"
@@ -166,6 +175,11 @@ class Monitors:
             self.break_("S1", "the last verified export is of another incarnation")
         if record.get("export_id") != verified.get("export_id"):
             self.break_("S1", "the record names another export than the verified one")
+        verdict = self.world.read(layout.verdict(ENVIRONMENT, record.get("export_id", ""))) or {}
+        if (verdict.get("good"), verdict.get("manifest_version_id")) != (True, record.get("manifest_version_id")):
+            self.break_("S1", "there is no good verdict on the manifest that the record names")
+        if (record.get("incarnation"), record.get("phase")) != (born, "falling_asleep"):
+            self.break_("S1", f"the record is about {record.get('incarnation')}, {record.get('phase')}")
         blueprint = self.world.body(record.get("blueprint_key", "none"))
         if blueprint is None or hashlib.sha256(blueprint).hexdigest() != record.get("blueprint_sha256"):
             self.break_("S1", "the recorded blueprint is not there as recorded")
@@ -240,6 +254,13 @@ class Monitors:
             books = self.world.engine.runs[arn].variables["diagnosis"]["books"]
             if bool(books) != ("Close the books" in path):
                 self.break_("S10", f"{machine} says {last!r}, and its books are {books or 'not to be closed'}")
+        variables = self.world.engine.runs[arn].variables
+        if machine == "recover" and "Tell what was done" in path and not failed:
+            self.told_of.append(variables["trouble"])
+        if machine == "recover" and "Tell a human" in path and failed:
+            self.told_of.append(f"{variables['problem']['Error']} on {self.world.now:%A}")
+        if last == "The morning begins again" and (name := self._ended_before(arn)):
+            self.stale_mornings.append(name)
         if last == "Awake" and "Record the new incarnation" in path and "Publish its address" not in path:
             self.break_("S10", f"{machine} says {last!r} and nobody knows where")
         holder = self.world.record.get("lease_owner", "")
@@ -258,9 +279,24 @@ class Monitors:
         if last.startswith("Not awake") and not self.unwell():
             self.break_("S8", f"{machine} says {last!r}, but it is")
 
+    def _ended_before(self, arn: str) -> str:
+        """The name of the morning that this `recover` began, if it had ended before."""
+        run = self.world.engine.runs[arn]
+        name = str(run.variables["diagnosis"]["name"])
+        begun = [other for other in self.world.engine.runs.values() if other.name == name]
+        is_new = any(other.outcome is None or other.history[-1].at >= run.history[0].at for other in begun)
+        return "" if is_new else name
+
     def _let_go(self, path: list[str], machine: str) -> bool:
         """Whether it has tried to free the lease."""
         return any("REMOVE lease_owner" in update for update in self.world.engine.updates_of(machine, path))
+
+    def once(self) -> None:
+        """Nothing went wrong but what the track is about: then nothing is said twice."""
+        if twice := [trouble for trouble, times in Counter(self.told_of).items() if times > 1]:
+            self.break_("S11", f"a human was told more than once of {twice}")
+        if self.stale_mornings:
+            self.break_("S11", f"begun again, it is said, but ended before: {self.stale_mornings}")
 
     def whole(self, when: str) -> None:
         """By now it must be awake, with everything it knew."""
@@ -311,6 +347,11 @@ class Monitors:
             self.break_("S6", f"{len(new)} restores into one incarnation")
         if new and (self._deleted_at is None or born < self._deleted_at):
             self.break_("S6", "a restore into an incarnation older than the delete")
+
+
+def _mornings(record: dict[str, str]) -> tuple[str, int]:
+    """Of which delete mornings were begun again, and how many."""
+    return record.get("wakes_of", ""), int(record.get("wakes", 0))
 
 
 def _secret(text: str) -> bool:

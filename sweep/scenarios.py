@@ -113,6 +113,8 @@ class Player:
             self.monitors.break_("L4", f"{self.track.name!r} does not go through {self.track.through!r}")
         tracks.until_whole(world, self.track, self.monitors.rest, lambda: not self.monitors.unwell())
         self._on_the_next_day()
+        if not self.disturbed:
+            self.monitors.once()
         self.monitors.rest("in the end")
         self.monitors.whole("in the end")
         self.monitors.afterwards()

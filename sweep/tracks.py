@@ -121,6 +121,20 @@ def _dead_morning(world: World) -> None:
     _dies_at(world, "wake", "Wait for the creation")
 
 
+def _dead_mornings(world: World) -> None:
+    """The next one dies, too."""
+
+    def dies() -> None:
+        world.cloud.events_lost = True
+        for arn, run in world.engine.runs.items():
+            if run.outcome is None and world.engine.machine_of(arn) == "spin-up":
+                world.stop(arn)
+        world.cloud.events_lost = False
+
+    _dead_morning(world)
+    world.clock.at(WAKE_AT + timedelta(seconds=20), dies)
+
+
 def _dead_morning_and_slow_mwaa(world: World) -> None:
     world.cloud.site.creation = HOUR + timedelta(minutes=10)
     _dead_morning(world)
@@ -245,6 +259,8 @@ TRACKS = (
           _fires("sleep"), _unavailable_until_repaired),
     Track("morning whose creation fails", "day", "Awake", _fires("wake"), _creation_fails_once),
     Track("morning after one that died", "day", "Awake", _fires("wake"), _dead_morning),
+    Track("watchdog after a morning before another that dies", "day", "The morning begins again", _fires("watchdog"),
+          _dead_mornings),
     Track("morning while it is still being created", "day", "Awake", _fires("wake"), _dead_morning_and_slow_mwaa),
     Track("morning whose restore fails", "day", "Awake, but without its memory", _fires("wake"), _restore_fails),
     Track("morning with a DAG that is parsed late", "day", "Awake", _fires("wake"), _late_dag),
@@ -256,6 +272,8 @@ TRACKS = (
           _dead_when_gone),
     Track("watchdog after an evening that had only its lease", "night", "The lease is free again", _fires("watchdog"),
           _dead_with_lease),
+    Track("watchdog of an evening whose event was lost", "night", "The evening begins after all", _fires("watchdog"),
+          later=HOUR, through="Start the evening"),
     Track("watchdog that cannot give DAGs back", "night", "Not recovered: DAGs may still be paused",
           _fires("watchdog"), _dead_evening_and_no_way_back),
     Track("extract that cannot be looked at", "night", "The lake waits for the next extract", _fires("extract"),

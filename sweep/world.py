@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 from moto.backends import get_backend
 from moto.s3.models import FakeDeleteMarker
@@ -66,6 +68,13 @@ class World:
         """Takes what is to happen on the next day, when all should be well again."""
 
     def __enter__(self) -> World:
+        chance = random.Random(ENVIRONMENT)
+
+        def uuid4() -> UUID:
+            return UUID(int=chance.getrandbits(128), version=4)
+
+        # Names of executions, from which their jitter follows, too: a scenario goes the same way each time.
+        self._hooks.enter_context(mock.patch("uuid.uuid4", uuid4))
         self.cloud.__enter__()
         # Shorter than on AWS: each minute is a poll.
         self.cloud.site.creation, self.cloud.site.deletion = timedelta(minutes=2), timedelta(minutes=2)

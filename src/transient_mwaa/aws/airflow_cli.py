@@ -138,8 +138,10 @@ class AirflowCli:
             if self._seconds() + wait > until:
                 break
             self._pause_for(wait)
-        message = f"The web server of {environment} did not answer a command ({problem}). Try again in a minute."
-        raise WebServerUnavailable(message)
+        advice = "Try again in a minute."
+        if not problem.startswith("status"):
+            advice += " If it is private, the functions must be in its network: docs/deploy.md, FunctionSubnetIds."
+        raise WebServerUnavailable(f"The web server of {environment} did not answer a command ({problem}). {advice}")
 
     def _post(self, environment: str, command: str) -> requests.Response:
         token, host = self._token(environment)
