@@ -55,6 +55,8 @@ RIGHT_THERE = [
     *(str(each) for each in every_disturbance("") if each.group in ("dies", "is redriven", "meets")),
 ]
 """What goes wrong at the state of a mutant, of whatever resource it is."""
+AT_THE_DELETE = (" / proof: ", " / answer: ")
+"""What its guards are there for."""
 EVERY_RESOURCE = ":lambda: StartExport DescribeEnvironment DeleteEnvironment"
 """A resource to which everything can happen."""
 Chosen = Callable[[Scenario], bool]
@@ -139,7 +141,9 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     chosen = {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
     beside = [wrong for wrong in RIGHT_THERE if " beside " in wrong]
     chosen |= {f"{way} | {mutant.place} / {wrong}": None for way in ways_to(begin, kinds) for wrong in beside}
-    chosen |= {each.name: None for alike in kinds for each in alike if each.name in BY_NAME}
+    passed = [each.name for alike in kinds for each in alike]
+    chosen |= {name: None for name in passed if name in BY_NAME}
+    chosen |= {name: None for name in passed if any(group in name for group in AT_THE_DELETE)}
     chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
         chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())

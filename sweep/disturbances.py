@@ -222,7 +222,7 @@ def _object(key: Callable[[World], str], change: Callable[[dict[str, Any]], dict
 
 
 def _record(member: str, value: str) -> Any:
-    """A member of the record is another."""
+    """A member of the record is another; an empty value stands for the first execution that ever was."""
 
     def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
         if member in world.record:
@@ -231,7 +231,7 @@ def _record(member: str, value: str) -> Any:
                 Key={"environment": {"S": ENVIRONMENT}},
                 UpdateExpression="SET #member = :value",
                 ExpressionAttributeNames={"#member": member},
-                ExpressionAttributeValues={":value": {"S": value}},
+                ExpressionAttributeValues={":value": {"S": value or next(iter(world.engine.runs))}},
             )
         return carry_out()
 
@@ -256,6 +256,27 @@ def _created_anew(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
         world.environment.members["CreatedAt"] = world.now
         for dag_id in world.expected_active:
             world.airflow.pause(dag_id, paused=False)
+    return carry_out()
+
+
+def _updated(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+    """Somebody has given it more workers."""
+    if world.environment is not None:
+        world.environment.members["MaxWorkers"] += 1
+    return carry_out()
+
+
+def _late(world: World, task: TaskCall, carry_out: CarryOut) -> Any:
+    """It took so long to come here that the sleep would be too short."""
+    task.arguments["give_up_at"] = world.now.isoformat()
+    return carry_out()
+
+
+def _deleted(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
+    """Somebody else was quicker, and MWAA, too: it knows no such environment any more."""
+    if world.environment is not None:
+        world.cloud.client("mwaa").delete_environment(Name=ENVIRONMENT)
+        world.cloud.mwaa.environments.pop(ENVIRONMENT)
     return carry_out()
 
 
@@ -372,7 +393,11 @@ GROUPS: dict[str, dict[str, Any]] = {
         "the record names another blueprint": _record("blueprint_sha256", "0" * 64),
         "the record names another export": _record("export_id", "another"),
         "the record says that it is awake": _record("phase", "awake"),
+        "the lease is another's": _record("lease_owner", ""),
         "it was created anew": _created_anew,
+        "it was updated": _updated,
+        "it was deleted": _deleted,
+        "it is late": _late,
     },
     "answer": {
         "MWAA refuses": _delete_answers("ValidationException", accepted=False),
@@ -392,7 +417,7 @@ GROUPS: dict[str, dict[str, Any]] = {
 }
 
 
-LOOKING = ("DescribeEnvironment", "Diagnose")
+LOOKING = ("DescribeEnvironment", "Diagnose", "DeleteEnvironment")
 """Functions that look at the environment and say how it is."""
 
 

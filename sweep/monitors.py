@@ -26,6 +26,7 @@ LAWS = {
     "S9": "an execution that nobody stopped ends in a state that says how",
     "S10": "who says asleep or awake has closed the books and tried to tell, who fails has tried to tell",
     "S11": "a human is told of one trouble once, and mornings that are begun again are counted",
+    "S12": "nothing is deleted when the sleep would be too short to be worth it",
     "L1": "in the end awake, asleep, or a human was told",
     "L2": "the lease is free, or held by an execution that runs",
     "L3": "recover or the next schedule brings it to where it should be",
@@ -81,6 +82,8 @@ class Monitors:
             environment = backend.environments.get(Name)
             living = environment is not None and environment.status in ("AVAILABLE", "UPDATE_FAILED")
             knows = environment.airflow.what_airflow_knows() if living else None  # type: ignore[union-attr]
+            if environment is not None and not living and self._machine() == "spin-down":
+                self.break_("S1", f"deleted while it was {environment.status}")
             delete(Name=Name)
             if living and environment is not None:
                 self._check_delete(environment)
@@ -101,6 +104,8 @@ class Monitors:
             return service == "dynamodb" and operation in ("UpdateItem", "PutItem", "DeleteItem")
 
         def before(service: str, operation: str, _: Any) -> None:
+            if (service, operation) == ("mwaa", "InvokeRestApi"):
+                self._check_look()
             if is_write(service, operation):
                 self._record_before = self.world.record
 
@@ -109,6 +114,16 @@ class Monitors:
                 self._check_write(self._record_before, self.world.record)
 
         self.world.intercept(hook=before, after=after)
+
+    def _check_look(self) -> None:
+        """The last look before a delete is taken by who holds the lease, at the environment of the record."""
+        if not self.world.engine.current or "DeleteEnvironment" not in self.world.engine.current[-1].resource:
+            return
+        task, record = self.world.engine.current[-1], self.world.record
+        if record.get("lease_owner") != task.execution_arn:
+            self.break_("S2", f"{self._machine()} looks for the last time without the lease")
+        if record.get("incarnation") != task.arguments["incarnation"]:
+            self.break_("S1", f"{self._machine()} looks for the last time at another environment than the record's")
 
     def _check_write(self, before: dict[str, str], now: dict[str, str]) -> None:
         me, owner = self.world.engine.current[-1].execution_arn, before.get("lease_owner", "")
@@ -183,6 +198,10 @@ class Monitors:
         blueprint = self.world.body(record.get("blueprint_key", "none"))
         if blueprint is None or hashlib.sha256(blueprint).hexdigest() != record.get("blueprint_sha256"):
             self.break_("S1", "the recorded blueprint is not there as recorded")
+        elif json.loads(blueprint)["request"]["MaxWorkers"] != environment.members["MaxWorkers"]:
+            self.break_("S1", "the blueprint is not of the environment as it was")
+        if datetime.fromisoformat(current[-1].arguments["give_up_at"]) <= self.world.now:
+            self.break_("S12", f"deleted at {self.world.now:%H:%M}")
 
     # --- At rest ---
 

@@ -1,4 +1,3 @@
-import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +20,6 @@ from transient_mwaa.domain.verdict import VerifiedExport
 
 pytestmark = pytest.mark.unit
 
-BLUEPRINT = b"{}"
 EVENT = {
     "environment": "dev",
     "owner": "arn:execution",
@@ -32,7 +30,7 @@ EVENT = {
     "manifest_key": "k",
     "manifest_version_id": "v",
     "blueprint_key": "b",
-    "blueprint_sha256": hashlib.sha256(BLUEPRINT).hexdigest(),
+    "blueprint_sha256": "5" * 64,
 }
 ORDER = DeletionOrder.from_event(EVENT)
 RECORD = Record(
@@ -47,7 +45,6 @@ VERIFIED = VerifiedExport("x", "k", "v", "s", "2026-11-22T23:00:00+00:00", EVENT
 
 def test_an_order_that_agrees_with_everything_passes() -> None:
     ORDER.require_record(RECORD)
-    ORDER.require_blueprint(BLUEPRINT)
     ORDER.require_last_verified(VERIFIED)
     ORDER.require_incarnation(EVENT["incarnation"])
     ORDER.require_deletable(RECORD, "AVAILABLE")
@@ -84,12 +81,6 @@ def test_a_record_that_says_otherwise_stops_the_delete(name: str, value: Any, er
 def test_an_order_without_an_incarnation_deletes_nothing_even_if_the_record_has_none() -> None:
     with pytest.raises(EnvironmentReplaced):
         replace(ORDER, incarnation="").require_record(replace(RECORD, incarnation=""))
-
-
-@pytest.mark.parametrize("body", [None, b"", b"{ }"])
-def test_another_blueprint_stops_the_delete(body: bytes | None) -> None:
-    with pytest.raises(BlueprintChanged):
-        ORDER.require_blueprint(body)
 
 
 CONFIGURATION = {"EnvironmentClass": "mw1.small", "AirflowConfigurationOptions": {"smtp.smtp_password": "hunter2"}}

@@ -53,8 +53,6 @@ class Deletion:
         order.require_record(record)
         self._exports.require_good_verdict(name, order.export_id, order.manifest_key, order.manifest_version_id)
         order.require_last_verified(self._exports.last_verified(name))
-        stored = self._bucket.find(order.blueprint_key)
-        order.require_blueprint(stored.body if stored else None)
         environment = self._mwaa.describe(name)
         if status_of(environment) in GONE:
             return
@@ -71,7 +69,8 @@ class Deletion:
 
     def _require_recorded_configuration(self, order: DeletionOrder, environment: dict[str, Any]) -> None:
         """Whoever updates the environment while it drains would find yesterday's configuration in the morning."""
-        document = blueprint.read(self._bucket.read(order.blueprint_key), order.environment, order.blueprint_sha256)
+        stored = self._bucket.find(order.blueprint_key)
+        document = blueprint.read(stored.body if stored else b"", order.environment, order.blueprint_sha256)
         derived = blueprint.derive(environment, self._mwaa.create_shape(), self._mwaa.environment_shape())
         living = {**derived.request, **derived.sensitive}
         order.require_configuration(recorded_request(document, self._encryption), living, derived.problems)

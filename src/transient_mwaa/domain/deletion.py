@@ -1,6 +1,5 @@
 """The order to delete a living environment, and everything that must still be as it says."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,14 +59,6 @@ class DeletionOrder:
             raise ExportNotVerified(
                 f"The record of {self.environment} names the export {record.export_id or 'none'}, or another version "
                 f"of its manifest, not {self.export_id}. Nothing was deleted; start the evening again."
-            )
-
-    def require_blueprint(self, body: bytes | None) -> None:
-        """Raises BlueprintChanged unless the stored blueprint is the recorded one, byte for byte."""
-        if body is None or hashlib.sha256(body).hexdigest() != self.blueprint_sha256:
-            raise BlueprintChanged(
-                f"The blueprint of {self.environment} is {'not there' if body is None else 'another'}: "
-                "it could not be created again as it is. Nothing was deleted; start the evening again."
             )
 
     def require_configuration(
