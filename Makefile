@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folders with tests of these marks: the others need not be imported.
 marked = $(sort $(dir $(shell grep -rlE --include='*.py' 'mark\.($(1))\b' tests)))
 
-.PHONY: help demo test test-real-airflow test-beside-it check bench sweep build install-dags dags-bundle docs lock clean
+.PHONY: help demo test test-real-airflow test-beside-it check bench sweep build install-dags dags-bundle docs models lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,7 @@ check: .venv/ready .venv-checkov/ready  ## The fast part: lint, types, arrows, t
 	.venv/bin/cfn-lint template.yaml
 	$(TEST) -n 2 --dist worksteal -m "unit or functions or template" $(call marked,unit|functions|template)
 
-test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
+test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
 	@$(MAKE) --no-print-directory -j2 test-real-airflow test-beside-it
 
 # A real Airflow mostly waits; what is told of it comes when it is over.
@@ -46,15 +46,38 @@ test-real-airflow:
 test-beside-it:
 	$(TEST) -n 2 --dist loadfile -m "(stories or local or laws) and not functions" $(call marked,stories|local|laws)
 	$(TEST) -n 2 --dist loadfile -m engine $(call marked,engine)
+	$(TEST) -m packaging $(call marked,packaging)
 
-bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready  ## Export and restore against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1").
+bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Export and restore against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1"); cold starts; cost.
 	$(PY) -m bench $(ARGS)
+	$(PY) -m bench.imports
+	PYTHONPATH=src $(PY) -W ignore -m bench.cost
 
 sweep: .venv/ready  ## Every fault at every step of the state machines (ARGS="--only dies", ARGS="--replay '...'").
 	PYTHONPATH=src $(PY) -W ignore -m sweep $(ARGS)
 
-build: .venv/ready .venv-sam/ready  ## Build the stack for sam deploy.
+build: build/sizes.json  ## Build the stack for sam deploy, and weigh every function: build/sizes.json.
+
+# What lies in a folder that goes into the cloud.
+SOURCES := $(shell find dags functions layers sample src statemachine -type f -not -name '*.pyc')
+
+.aws-sam/build/template.yaml: template.yaml samconfig.toml $(SOURCES) | .venv/ready .venv-sam/ready
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build
+
+build/sizes.json: .aws-sam/build/template.yaml | .venv/ready
+	$(PY) -m artefacts
+
+# The same libraries for this machine, which cannot import those that were compiled for another.
+PINNED := $(wildcard src/requirements.txt layers/*.txt functions/*/requirements.txt)
+
+build/native/ready: $(PINNED) | .venv/ready $(UV)
+	rm -rf build/native
+	for each in $(PINNED); do \
+	  $(UV) pip install --quiet --python $(PY) --no-deps --require-hashes --target build/native/$${each%.txt} \
+	    --requirement $$each || exit; \
+	done
+	$(PY) -m artefacts.bytecode build/native
+	touch $@
 
 install-dags: .venv/ready  ## DAGs, requirements and options for an environment: ENVIRONMENT=... [STACK=...] [APPLY=yes].
 	PYTHONPATH=src $(PY) -m install $(ENVIRONMENT) --stack $(or $(STACK),transient-mwaa-$(ENVIRONMENT)) $(if $(filter yes,$(APPLY)),--apply)
@@ -66,12 +89,22 @@ docs: .venv/ready  ## Write the tables of docs/ and the views of analytics/ that
 	$(PY) docs/make_tables.py
 	$(PY) analytics/make_views.py
 
+# Lambda's own botocore is older than the pinned one, and would not know MWAA's newer members.
+MODEL := mwaa/2020-07-01/service-2.json.gz
+models: .venv/ready
+	cp "$$($(PY) -c 'import botocore; print(*botocore.__path__)')/data/$(MODEL)" src/transient_mwaa/aws/models/$(MODEL)
+
+# boto3, which Lambda brings, and what it needs.
+IN_LAMBDA := boto3 botocore jmespath python-dateutil s3transfer six urllib3
 LOCK = $(UV) pip compile -q --generate-hashes --no-emit-index-url --upgrade
 
 # Each Airflow stays as on the day of its release: the head of its file says how it was pinned.
 lock: $(UV)  ## Pin every requirement again, with hashes.
 	$(LOCK) --python-version 3.13 requirements/tools.in -o requirements/tools.txt
 	$(LOCK) --python-version 3.13 requirements/lambda.in -o src/requirements.txt
+	$(LOCK) --python-version 3.13 $(addprefix --no-emit-package ,$(IN_LAMBDA)) requirements/calendar.in -o layers/calendar.txt
+	$(LOCK) --python-version 3.13 $(addprefix --no-emit-package ,$(IN_LAMBDA)) requirements/encryption.in -o layers/encryption.txt
+	$(LOCK) --python-version 3.13 requirements/verify_file.in -o functions/verify_file/requirements.txt
 	$(LOCK) --python-version 3.13 requirements/sam.in -o requirements/sam.txt
 	$(LOCK) --python-version 3.13 requirements/checkov.in -o requirements/checkov.txt
 	$(LOCK) --python-version 3.11 requirements/mwaa-dr.in -o requirements/mwaa-dr.txt
@@ -79,6 +112,7 @@ lock: $(UV)  ## Pin every requirement again, with hashes.
 	  $(LOCK) --python-version $${each#*:} --python-platform x86_64-manylinux_2_28 \
 	    -c requirements/constraints/$${each%:*}.txt dags/requirements.txt -o requirements/dags-$${each%:*}.txt || exit; \
 	done
+	$(MAKE) --no-print-directory models
 
 clean:  ## Forget everything that can be made again.
 	rm -rf .venv .venv-airflow* .venv-checkov .venv-glue .venv-mwaa-dr .venv-sam .venv-uv .aws-sam .local build

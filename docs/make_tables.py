@@ -131,6 +131,15 @@ def as_text(value: Any) -> str:
     return re.sub(r"\$\{(?:AWS::)?(\w+)\}", r"<\1>", value)
 
 
+def cost() -> str:
+    """The tables of docs/cost.md: a night and a morning in the local cloud at list prices. Takes half a minute."""
+    sys.path[:0] = [str(DOCS.parent), str(DOCS.parent / "src")]
+    from bench.cost import tables
+    from bench.cycle import recorded
+
+    return tables(recorded())
+
+
 def rewritten(text: str, table: str) -> str:
     """A document with the table between its two marks replaced."""
     before, rest = text.split(BEGIN)
@@ -138,7 +147,12 @@ def rewritten(text: str, table: str) -> str:
 
 
 if __name__ == "__main__":
-    tables = {"what-comes-back.md": what_comes_back(), "safety.md": laws_and_faults(), "permissions.md": permissions()}
+    tables = {
+        "what-comes-back.md": what_comes_back(),
+        "safety.md": laws_and_faults(),
+        "permissions.md": permissions(),
+        "cost.md": cost(),
+    }
     for name, table in tables.items():
         document = DOCS / name
         document.write_text(rewritten(document.read_text(), table))

@@ -169,4 +169,6 @@ class SteppedEngine:
         except ParamValidationError as error:  # boto3 finds what the service would answer
             raise TaskFailed(f"{PREFIXES[service]}.ValidationException", str(error)) from error
         answer.pop("ResponseMetadata", None)
+        if service == "stepfunctions":
+            answer = {name[0].upper() + name[1:]: value for name, value in answer.items()}
         return json.loads(json.dumps(answer, default=str))

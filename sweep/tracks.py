@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from sweep.world import DAY, ENVIRONMENT, SLEEP_AT, WAKE_AT, WATCHES, World
 
@@ -109,6 +109,20 @@ def _dead_evening_and_no_way_back(world: World) -> None:
     world.clock.at(SLEEP_AT + 2 * HOUR, lambda: world.cloud.replace("give_back", None))
 
 
+def _dead_evening_and_no_recover(world: World) -> None:
+    """The watchdog has no permission to start what looks after the dead, until somebody repairs it."""
+
+    def refuse(service: str, operation: str, _: Any) -> None:
+        asked = world.engine.current and (service, operation) == ("stepfunctions", "StartExecution")
+        if asked and world.now < SLEEP_AT + 2 * HOUR:
+            raise ClientError(
+                {"Error": {"Code": "AccessDeniedException", "Message": "states:StartExecution"}}, operation
+            )
+
+    _dead_evening(world)
+    world.intercept(hook=refuse)
+
+
 def _unreadable_extract(world: World) -> None:
     def refuse(_: Any) -> None:
         world.cloud.replace("check_dag_run", None)
@@ -118,7 +132,7 @@ def _unreadable_extract(world: World) -> None:
 
 
 def _dead_morning(world: World) -> None:
-    _dies_at(world, "wake", "Wait for the creation")
+    _dies_at(world, "wake", "Wait until it may be there")
 
 
 def _dead_mornings(world: World) -> None:
@@ -236,6 +250,15 @@ def _fires(schedule: str) -> Callable[[World], str]:
     return lambda world: world.fire(schedule)
 
 
+def _watchdog(world: World) -> str:
+    """The watchdog looks, and hands what it has found on to recover, which this is about."""
+    look = world.fire("watchdog")
+    world.settle([look], at_most=world.now + timedelta(minutes=6))
+    outcome = world.engine.runs[look].outcome
+    handed_on = outcome.output if outcome is not None and isinstance(outcome.output, dict) else {}
+    return str(handed_on.get("recover", look))
+
+
 TRACKS = (
     Track("evening", "night", "Asleep", _fires("sleep")),
     Track("morning", "day", "Awake", _fires("wake")),
@@ -259,7 +282,7 @@ TRACKS = (
           _fires("sleep"), _unavailable_until_repaired),
     Track("morning whose creation fails", "day", "Awake", _fires("wake"), _creation_fails_once),
     Track("morning after one that died", "day", "Awake", _fires("wake"), _dead_morning),
-    Track("watchdog after a morning before another that dies", "day", "The morning begins again", _fires("watchdog"),
+    Track("watchdog after a morning before another that dies", "day", "The morning begins again", _watchdog,
           _dead_mornings),
     Track("morning while it is still being created", "day", "Awake", _fires("wake"), _dead_morning_and_slow_mwaa),
     Track("morning whose restore fails", "day", "Awake, but without its memory", _fires("wake"), _restore_fails),
@@ -267,16 +290,18 @@ TRACKS = (
     Track("morning of an environment that stayed awake", "night", "Already awake",
           lambda world: world.start("wake"), _awake_but_owing),
     Track("extract", "night", "The lake is up to date", _fires("extract")),
-    Track("watchdog after an evening that died", "night", "Awake again", _fires("watchdog"), _dead_evening),
-    Track("watchdog after an evening that died when all was gone", "night", "Asleep after all", _fires("watchdog"),
+    Track("watchdog after an evening that died", "night", "Awake again", _watchdog, _dead_evening),
+    Track("watchdog after an evening that died when all was gone", "night", "Asleep after all", _watchdog,
           _dead_when_gone),
-    Track("watchdog after an evening that had only its lease", "night", "The lease is free again", _fires("watchdog"),
+    Track("watchdog after an evening that had only its lease", "night", "The lease is free again", _watchdog,
           _dead_with_lease),
-    Track("watchdog of an evening whose event was lost", "night", "The evening begins after all", _fires("watchdog"),
+    Track("watchdog of an evening whose event was lost", "night", "The evening begins after all", _watchdog,
           later=HOUR, through="Start the evening"),
     Track("watchdog that cannot give DAGs back", "night", "Not recovered: DAGs may still be paused",
-          _fires("watchdog"), _dead_evening_and_no_way_back),
+          _watchdog, _dead_evening_and_no_way_back),
+    Track("watchdog that cannot start recover", "night", "Not looked after: recover could not be started",
+          _watchdog, _dead_evening_and_no_recover),
     Track("extract that cannot be looked at", "night", "The lake waits for the next extract", _fires("extract"),
           _unreadable_extract),
-    Track("watchdog after a morning that died", "day", "The morning begins again", _fires("watchdog"), _dead_morning),
+    Track("watchdog after a morning that died", "day", "The morning begins again", _watchdog, _dead_morning),
 )  # fmt: skip

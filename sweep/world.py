@@ -76,8 +76,8 @@ class World:
         # Names of executions, from which their jitter follows, too: a scenario goes the same way each time.
         self._hooks.enter_context(mock.patch("uuid.uuid4", uuid4))
         self.cloud.__enter__()
-        # Shorter than on AWS: each minute is a poll.
-        self.cloud.site.creation, self.cloud.site.deletion = timedelta(minutes=2), timedelta(minutes=2)
+        # Shorter than on AWS: each minute beyond the first wait is a poll.
+        self.cloud.site.creation, self.cloud.site.deletion = timedelta(minutes=17), timedelta(minutes=12)
         read_from_memory(self._hooks.enter_context(Replacer()))
         # Between their tries clients and functions sleep; here nobody waits for real.
         self._hooks.enter_context(mock.patch("time.sleep", self.clock.pass_time))

@@ -7,8 +7,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from transient_mwaa.aws.airflow_rest import AirflowRest
-from transient_mwaa.aws.exports import Exports, SealedSecrets
+from transient_mwaa.aws.exports import Exports
 from transient_mwaa.aws.last_look import LastLook
+from transient_mwaa.aws.sealed_secrets import SealedSecrets
 from transient_mwaa.domain.verdict import judge
 
 logger = Logger()

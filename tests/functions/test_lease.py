@@ -59,7 +59,7 @@ BEGIN = datetime(2026, 11, 22, 20, tzinfo=UTC)
 DAGS = frozenset({"etl", "load", "report"})
 MOMENTS = [
     "Take the lease", "Has the holder ended?", "Record the blueprint", "Drain and pause", "Record the export",
-    "Record the export", "Delete the environment", "Record the point of no return", "Give the deletion a moment",
+    "Record the export", "Delete the environment", "Record the point of no return", "Wait until it may be gone",
     "Record that it is waking", "Create the environment", "Record the new incarnation", "Start the restore",
     "Look at the restore", "Record that its memory is back", "Give the DAGs back", "",
 ]  # fmt: skip
@@ -683,7 +683,7 @@ def test_a_second_evening_does_nothing(nights: Nights) -> None:
 
 
 def test_a_morning_that_comes_before_its_evening_is_over_waits_for_it(nights: Nights) -> None:
-    evening = begin(nights, "sleep", "Give the deletion a moment")
+    evening = begin(nights, "sleep", "Wait until it may be gone")
     morning = begin(nights, "wake", "Wait for a slow evening to end")
     assert finish(nights, evening) == "Asleep"
     assert finish(nights, morning) == "Awake"
@@ -691,7 +691,7 @@ def test_a_morning_that_comes_before_its_evening_is_over_waits_for_it(nights: Ni
 
 def test_an_evening_in_the_middle_of_a_morning_does_nothing(nights: Nights) -> None:
     assert run_to_the_end(nights, "sleep") == "Asleep"
-    morning = begin(nights, "wake", "Wait for the creation")
+    morning = begin(nights, "wake", "Wait until it may be there")
     assert run_to_the_end(nights, "sleep") == "Nothing to do"
     assert finish(nights, morning) == "Awake"
 

@@ -22,7 +22,8 @@ from transient_mwaa.aws.airflow_rest import TOTALS
 from transient_mwaa.aws.bucket import Bucket
 from transient_mwaa.aws.encryption import Encryption
 from transient_mwaa.aws.export_files import ExportFiles
-from transient_mwaa.aws.exports import Exports, SealedSecrets
+from transient_mwaa.aws.exports import Exports
+from transient_mwaa.aws.sealed_secrets import SealedSecrets
 from transient_mwaa.domain.errors import ManifestInvalid, ManifestMissing
 from transient_mwaa.domain.evidence import Finding
 from transient_mwaa.domain.verdict import file_reasons, judge

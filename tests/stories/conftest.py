@@ -134,17 +134,22 @@ class Story:
         self.cloud.clock.sleep_until(when)
 
     def begin(self, story, request=None):
-        """Starts a night ("sleep"), a morning ("wake") or an "extract": by schedule, or by hand with `request`."""
+        """Starts a night ("sleep"), a morning ("wake"), an "extract" or a look of the "watchdog": by schedule; or, with
+        `request` and by hand, one of the first three or "recover"."""
         if request is None:
             return self.cloud.fire_schedule(f"transient-mwaa-{story}")
-        return self.cloud.start({"sleep": "SpinDown", "wake": "SpinUp", "extract": "ExtractHistory"}[story], request)
+        machines = {"sleep": "SpinDown", "wake": "SpinUp", "extract": "ExtractHistory", "recover": "Recover"}
+        return self.cloud.start(machines[story], request)
 
     def entered(self, state):
         """When a state of the last execution was first entered."""
         return next(entered for name, entered, _ in self.execution.states if name == state)
 
     def finish(self, arn):
+        """Waits for an execution; for what the watchdog has handed on to recover, for that."""
         self.execution = self.cloud.wait(arn, timeout=120)
+        if self.ended == "Recover looks after it":
+            return self.finish(self.execution.output["recover"])
         assert not [event for event in self.execution.history if "States.Runtime" in json.dumps(event, default=str)]
         return self.execution
 

@@ -1,9 +1,11 @@
 """Executions that die, events that nobody delivers, and who looks after the environment then."""
 
 import json
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 from moto.stepfunctions.parser.api import ExecutionStatus
 
 from tests.stories.conftest import SLEEP_AT, WAKE_AT
@@ -25,7 +27,7 @@ def dies_at(night, story, state):
     return arn
 
 
-def dies_before(night, story, function):
+def dies_before(night, story, function, request=None):
     """Likewise, at the moment at which a function is called for the first time."""
     started = []
 
@@ -34,7 +36,7 @@ def dies_before(night, story, function):
             stop(night, started.pop())
 
     with night.cloud.clock.held():
-        arn = night.begin(story)
+        arn = night.begin(story, request)
         started.append(arn)
         night.cloud.before(function, die)
     night.cloud.wait(arn, timeout=120)
@@ -120,7 +122,7 @@ def test_a_delete_that_is_on_its_way_loses_against_recover(quiet):
             stop(quiet, evening)
             # moto would wait for the function to return.
             quiet.cloud._find_execution(evening).exec_status = ExecutionStatus.ABORTED
-            seen.append(quiet.cloud.wait(quiet.begin("watchdog")).path[-1])
+            seen.append(quiet.finish(quiet.begin("watchdog")).path[-1])
 
     quiet.at(SLEEP_AT)
     with quiet.cloud.clock.held():
@@ -166,7 +168,7 @@ def test_an_evening_that_dies_right_after_its_delete_is_finished(quiet, monkeypa
 
 def test_an_evening_that_dies_while_it_waits_for_the_deletion_is_finished(quiet):
     quiet.at(SLEEP_AT)
-    dies_at(quiet, "sleep", "Give the deletion a moment")
+    dies_at(quiet, "sleep", "Wait until it may be gone")
     assert watch(quiet)[0] == "Asleep after all"
     assert quiet.record["phase"] == "asleep"
     assert "lease_owner" not in quiet.record
@@ -177,7 +179,7 @@ def test_recover_that_dies_over_it_is_recovered(quiet):
     quiet.at(SLEEP_AT)
     evening = dies_at(quiet, "sleep", "Give the export a moment")
     quiet.at(quiet.cloud.clock.now() + QUARTER)
-    first = dies_before(quiet, "watchdog", "give_back")
+    first = dies_before(quiet, "recover", "give_back", {"environment": "dev"})
     assert quiet.record["lease_owner"] == first
     assert quiet.record["interrupted"] == evening
     assert watch(quiet, 3) == ["Awake again", AS_IT_SHOULD_BE, AS_IT_SHOULD_BE]
@@ -192,7 +194,7 @@ def test_recover_that_dies_before_it_told_anybody_is_replaced(quiet_morning):
     dead = dies_before(morning, "wake", "give_back")
     morning.at(morning.cloud.clock.now() + QUARTER)
     sent = len(morning.messages)
-    dies_before(morning, "watchdog", "close_cycle")
+    dies_before(morning, "recover", "close_cycle", {"environment": "dev"})
     assert rests_awake(morning)
     assert len(morning.messages) == sent
     assert watch(morning, 3) == ["A human knows", AS_IT_SHOULD_BE, AS_IT_SHOULD_BE]
@@ -238,7 +240,7 @@ def test_an_evening_that_told_why_it_failed_is_neither_told_again_nor_repeated(n
 # ---------------------------------------------------------------- mornings that die
 
 
-@pytest.mark.parametrize("state", ["Wait for the creation", "Give the restore a moment"])
+@pytest.mark.parametrize("state", ["Wait until it may be there", "Wait for the creation", "Give the restore a moment"])
 def test_a_morning_that_dies_is_begun_again(quiet_morning, state):
     morning = quiet_morning
     morning.at(WAKE_AT)
@@ -267,7 +269,7 @@ def test_a_morning_that_dies_with_its_memory_back_only_lacks_its_dags(quiet_morn
 def test_two_recovers_begin_one_morning(quiet_morning):
     morning = quiet_morning
     morning.at(WAKE_AT)
-    dies_at(morning, "wake", "Wait for the creation")
+    dies_at(morning, "wake", "Wait until it may be there")
     morning.at(morning.cloud.clock.now() + QUARTER)
     with morning.cloud.clock.held():
         both = [morning.begin("watchdog"), morning.begin("watchdog")]
@@ -358,7 +360,7 @@ def test_when_recover_cannot_see_a_human_is_told_once_a_day(quiet):
     def blind(event):
         raise PermissionError("airflow:GetEnvironment")
 
-    quiet.cloud.replace("diagnose", blind)
+    quiet.cloud.replace("diagnose", blind)  # neither the watchdog nor recover
     quiet.at(SLEEP_AT - timedelta(hours=2))
     assert watch(quiet, 3) == [
         "Not recovered: what is wrong could not be found out",
@@ -387,9 +389,29 @@ def test_the_alarm_is_fed_whenever_the_watchdog_looks(quiet_morning):
     watch(morning)
     begun_by_recover(morning, "spin-up")
     watch(morning)
-    assert [each["AwakeAsPlanned"] for each in said()] == [[0.0], [1.0]]
+    # What is wrong is seen twice: by the watchdog, and by recover.
+    assert [each["AwakeAsPlanned"] for each in said()] == [[0.0], [0.0], [1.0]]
     assert (said()[0]["environment"], said()[0]["service"]) == ("dev", "transient-mwaa")
     assert said()[0]["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "TransientMWAA"
+
+
+def test_a_watchdog_that_can_start_nothing_tells_a_human(quiet):
+    def refuse(service, operation, _):
+        if (service, operation) == ("stepfunctions", "StartExecution"):
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "Not yours."}}, operation)
+
+    quiet.at(SLEEP_AT)
+    dies_at(quiet, "sleep", "Give the export a moment")
+    with ExitStack() as refused:
+        with quiet.cloud.clock.held():
+            look = quiet.begin("watchdog")
+            refused.enter_context(quiet.cloud.intercept(refuse))
+        quiet.finish(look)
+    assert quiet.ended == "Not looked after: recover could not be started"
+    ((subject, message),) = quiet.messages
+    assert subject == "Transient MWAA needs you"
+    assert "Not yours." in message
+    assert watch(quiet)[0] == "Awake again"
 
 
 # ---------------------------------------------------------------- a DAG whose file is gone

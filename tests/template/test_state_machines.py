@@ -29,6 +29,7 @@ CAUGHT_AND_GOES_ON = {
     ("recover", "Ask whether a human knows"): "the remedy matters more; and rather told twice than never",
     ("recover", "Remember what was told"): "a human was told; at worst once more",
     ("recover", "Remember that a human was told"): "likewise",
+    ("watchdog", "Find out whether anything is wrong"): "recover looks for itself, and tells a human when it cannot",
 }
 # Ends without a message: the same failure was told earlier on the same day.
 TOLD_BEFORE = "Not recovered, as a human knows already"
@@ -229,6 +230,19 @@ def test_recover_acts_on_a_record_only_under_the_lease():
     assert called == {"Diagnose", "TellOnce", "GiveBack", "CloseCycle"}
 
 
+def test_the_watchdog_is_over_before_the_next_look_and_has_recover_do_the_rest():
+    """An express workflow lasts five minutes at most, and may be started twice for one look."""
+    machine = definition("watchdog")
+    assert machine["TimeoutSeconds"] <= 300
+    assert not [name for name, state, _ in all_states(machine) if state["Type"] == "Wait"]
+    assert "dynamodb" not in MACHINES["watchdog"].read_text()
+    look, recover = (definition(name)["States"] for name in ("watchdog", "recover"))
+    same = [look["Find out whether anything is wrong"], recover["Find out what is wrong"]]
+    assert same[0]["Arguments"] == same[1]["Arguments"]
+    handed_on = look["Have recover look after it"]["Arguments"]["Input"]
+    assert handed_on == "{% $states.context.Execution.Input %}"
+
+
 def test_each_machine_reads_manifests_of_its_own_mode():
     modes = {"spin_down": "complete", "extract_history": "history"}
     for machine_name, mode in modes.items():
@@ -261,7 +275,7 @@ def test_every_expression_is_jsonata_and_none_is_forbidden_on_aws(machine):
             Jsonata(expression)
             assert "$eval" not in expression, state_name
             found += 1
-    assert found > 30
+    assert found > 10
 
 
 def test_statelint_is_content(name, tmp_path):

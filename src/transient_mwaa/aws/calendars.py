@@ -1,6 +1,8 @@
 """The stack's calendar."""
 
+import importlib.util
 import os
+import sys
 from datetime import date
 
 import holidays
@@ -24,5 +26,15 @@ def calendar_from_env() -> Calendar:
 def _public_holidays(where: str) -> dict[date, str]:
     """Of a country (US) or one of its parts (DE-BW); none for ""."""
     country, _, part = where.partition("-")
+    if not country:
+        return {}
+    _import_only_what_is_asked_for()
     # A HolidayBase is a dict that fills itself year by year.
-    return holidays.country_holidays(country, subdiv=part or None) if country else {}
+    return holidays.country_holidays(country, subdiv=part or None)
+
+
+def _import_only_what_is_asked_for() -> None:
+    """holidays.countries imports all 250 countries, half of a cold start; as an empty package it imports the one."""
+    spec = importlib.util.find_spec("holidays.countries")
+    if spec is not None:
+        sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))

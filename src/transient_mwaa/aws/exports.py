@@ -1,6 +1,5 @@
 """One export's papers in the data bucket: manifest, findings, verdict, and the pointer to the last verified export."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import asdict
@@ -8,10 +7,9 @@ from datetime import UTC, datetime
 from typing import Self, get_args
 
 from transient_mwaa.aws.bucket import Bucket, ObjectMissing, StoredObject
-from transient_mwaa.aws.encryption import Encryption, Undecryptable
 from transient_mwaa.domain import layout, verdict
 from transient_mwaa.domain.errors import ExportNotVerified, ManifestInvalid, ManifestMissing
-from transient_mwaa.domain.evidence import Finding, SecretsEvidence, secret_rows
+from transient_mwaa.domain.evidence import Finding
 from transient_mwaa.domain.manifest import Manifest, Mode, parse
 from transient_mwaa.domain.verdict import Verdict, VerifiedExport
 
@@ -184,32 +182,3 @@ def _before(last: VerifiedExport | None, export_id: str) -> str:
 def _counts(manifest: Manifest) -> dict[str, int]:
     files = manifest.history_files
     return {"files": len(files), "rows": sum(file.rows for file in files)}
-
-
-class SealedSecrets:
-    """secrets.enc: opened in memory, counted, forgotten."""
-
-    def __init__(self, bucket: Bucket, encryption: Encryption) -> None:
-        self._bucket = bucket
-        self._encryption = encryption
-
-    @classmethod
-    def from_env(cls) -> Self:
-        return cls(Bucket.from_env(), Encryption.from_env())
-
-    def examine(self, manifest: Manifest) -> SecretsEvidence:
-        """What lies there under the promised version. What cannot be opened becomes its `problem`."""
-        promised = manifest.secrets
-        if promised is None:
-            return SecretsEvidence(0, "", None, "none were promised")
-        try:
-            sealed = self._bucket.read(promised.key, promised.version_id)
-        except ObjectMissing:
-            return SecretsEvidence(0, "", None, "this version of the object does not exist")
-        size, sha256 = len(sealed), hashlib.sha256(sealed).hexdigest()
-        context = {"environment": manifest.environment, "export_id": manifest.export_id, "content": "secrets"}
-        try:
-            rows = secret_rows(self._encryption.decrypt(sealed, context))
-        except (Undecryptable, ValueError) as error:
-            return SecretsEvidence(size, sha256, None, str(error))
-        return SecretsEvidence(size, sha256, rows)

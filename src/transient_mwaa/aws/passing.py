@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -35,6 +36,9 @@ _PASSING_CODES = frozenset(
 )
 
 
+MODELS = Path(__file__).parent / "models"
+"""Service models as the botocore has them that this was tested with, laid out as in botocore/data. In Lambda, which
+brings an older botocore, MWAA's newer members would be unknown without it."""
 CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30)
 """Four tries with jitter inside one call; what outlives them is retried by the state machine."""
 
@@ -51,9 +55,11 @@ def session() -> botocore.session.Session:
 
 @cache
 def _loader() -> Loader:
-    """Reading the service models is most of what a new session costs, and cold starts make several."""
-    loader: Loader = botocore.session.Session().get_component("data_loader")
-    return loader
+    """Reading the service models is most of what a new session costs, and cold starts make several.
+
+    Ours come first, then botocore's own; of several API versions of a service the newest counts.
+    """
+    return Loader(extra_search_paths=[str(MODELS)])
 
 
 @cache
