@@ -30,7 +30,7 @@ check: .venv/ready .venv-checkov/ready  ## The fast part: lint, types, arrows, t
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	PYTHONPATH=src:. .venv/bin/lint-imports
-	.venv/bin/cfn-lint template.yaml
+	.venv/bin/cfn-lint template.yaml analytics/template.yaml
 	$(TEST) -n 2 --dist worksteal -m "unit or functions or template" $(call marked,unit|functions|template)
 
 test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
@@ -48,8 +48,9 @@ test-beside-it:
 	$(TEST) -n 2 --dist loadfile -m engine $(call marked,engine)
 	$(TEST) -m packaging $(call marked,packaging)
 
-bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Export and restore against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1"); cold starts; cost.
+bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Export, restore and queries against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1"); cold starts; cost.
 	$(PY) -m bench $(ARGS)
+	$(PY) -m bench.scan $(ARGS)
 	$(PY) -m bench.imports
 	PYTHONPATH=src $(PY) -W ignore -m bench.cost
 
@@ -85,9 +86,10 @@ install-dags: .venv/ready  ## DAGs, requirements and options for an environment:
 dags-bundle: .venv/ready  ## Wheels for environments without internet, in build/dags-bundle.
 	$(PY) requirements/make_bundle.py
 
-docs: .venv/ready  ## Write the tables of docs/ and the views of analytics/ that come from the code.
+docs: .venv/ready  ## Write the tables of docs/ and what of analytics/ comes from the code.
 	$(PY) docs/make_tables.py
 	$(PY) analytics/make_views.py
+	$(PY) analytics/make_template.py
 
 # Lambda's own botocore is older than the pinned one, and would not know MWAA's newer members.
 MODEL := mwaa/2020-07-01/service-2.json.gz

@@ -1,4 +1,4 @@
-"""Writes analytics/views/ and the columns in docs/history.md from the lake's declaration; run by `make docs`.
+"""Writes analytics/views/ and the columns in docs/analytics.md from the lake's declaration; run by `make docs`.
 
 The lake is append-only: a row comes again whenever it has changed, and sometimes although it has not. Each view shows
 the last version of each row once. The SQL is what Athena (Trino) and DuckDB both run; the table `exported_x` holds the
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ANALYTICS = Path(__file__).parent
+VIEWS, QUERIES = ANALYTICS / "views", ANALYTICS / "queries"
 ROOT = ANALYTICS.parent
 sys.path.insert(0, str(ROOT / "dags"))
 
-from airflow_metadata.lake import EVERY_TABLE, HISTORY, History  # noqa: E402 - dags/ stands alone
+from airflow_metadata.lake import EVERY_TABLE, HISTORY, Field, History  # noqa: E402 - dags/ stands alone
 
 BEGIN, END = "<!-- made by `make docs` -->\n", "<!-- end -->"
 GLUE_TYPES = {
@@ -46,7 +47,9 @@ def views() -> list[View]:
 
 
 def _views_of(table: History) -> list[View]:
-    newest = ("exported_at", *(["updated_at"] if "updated_at" in table.columns else []), "export_id")
+    # An export carries a row once, so that its stamp need not be read; twice only a table that is fed by several.
+    stamp = ("updated_at",) if "updated_at" in table.columns and len(table.sources) > 1 else ()
+    newest = ("exported_at", *stamp, "export_id")
     if table.name != "task_instance":
         return [View(table.name, table.meaning, table, table.key, newest)]
     instance = tuple(column for column in table.key if column != "try_number")
@@ -89,7 +92,7 @@ WHERE version_number = 1
 
 
 def documentation() -> str:
-    """The tables of docs/history.md."""
+    """The tables of docs/analytics.md."""
     parts = ["Every table begins with\n", *_columns(EVERY_TABLE)]
     for table in HISTORY:
         names = " and ".join(f"`{view.name}`" for view in _views_of(table))
@@ -103,7 +106,7 @@ def documentation() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _columns(columns: dict) -> list[str]:
+def _columns(columns: dict[str, Field]) -> list[str]:
     rows = [f"| `{name}` | {GLUE_TYPES[field.type]} | {field.meaning} |" for name, field in columns.items()]
     return ["| column | type | meaning |", "|---|---|---|", *rows]
 
@@ -116,14 +119,14 @@ def rewritten(text: str) -> str:
 
 def files() -> dict[Path, str]:
     """Every file that is made, with its content."""
-    made = {ANALYTICS / "views" / f"{view.name}.sql": sql(view) for view in views()}
-    history = ROOT / "docs" / "history.md"
-    return {**made, history: rewritten(history.read_text())}
+    made = {VIEWS / f"{view.name}.sql": sql(view) for view in views()}
+    document = ROOT / "docs" / "analytics.md"
+    return {**made, document: rewritten(document.read_text())}
 
 
 if __name__ == "__main__":
     contents = files()
-    for old in (ANALYTICS / "views").glob("*.sql"):
+    for old in VIEWS.glob("*.sql"):
         if old not in contents:
             old.unlink()
     for path, content in contents.items():

@@ -145,10 +145,23 @@ class Competitors:
         rows = sum(pq.read_metadata(path).num_rows for path in files)
         return Delivered(done, rows, sum(path.stat().st_size for path in files))
 
-    def blog_export(self, database: str) -> Delivered:
-        """Both models as CSV, in one go each."""
+    def lake_files(self, export_id: str, table: str) -> list[Path]:
+        """The history files of a table that our_whole_export left."""
+        manifest = json.loads(self._cloud.path(f"{_prefix(export_id)}manifest.json").read_bytes())
+        return [
+            self._cloud.path(entry["key"])
+            for entry in manifest["files"]
+            if (entry["table"], entry["role"]) == (table, "history")
+        ]
+
+    def blog_files(self, database: str) -> tuple[Run, list[Path]]:
+        """Both models as CSV, in one go each: runs and task instances."""
         done = self._task(database, "blog_export", BUCKET)
-        files = [self._cloud.path(f"blog/{name}.csv") for name in ("dagrun", "taskinstance")]
+        return done, [self._cloud.path(f"blog/{name}.csv") for name in ("dagrun", "taskinstance")]
+
+    def blog_export(self, database: str) -> Delivered:
+        """What blog_files leaves, counted and forgotten."""
+        done, files = self.blog_files(database)
         delivered = Delivered(done, sum(_records(path, ",") - 1 for path in files), _size(files))
         self._cloud.forget("blog/")
         return delivered

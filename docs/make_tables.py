@@ -110,7 +110,7 @@ def allowed(properties: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             condition, statement = whole["Fn::If"][:2] if "Fn::If" in whole else ("", whole)
             conditions = [f"`{condition}`"] if condition else []
             for operator, keys in statement.get("Condition", {}).items():
-                if operator not in {"StringEquals", "ArnLike"}:
+                if operator not in {"StringEquals", "StringLike", "ArnLike"}:
                     raise ValueError(f"The table has no words for the condition operator {operator}.")
                 conditions += [f"`{key}` is {listed(values, ' or ')}" for key, values in keys.items()]
             yield listed(statement["Action"]), listed(statement["Resource"]), " and ".join(conditions)

@@ -26,7 +26,7 @@ SELECT
 FROM (
   SELECT
     *,
-    row_number() OVER (PARTITION BY "environment", "dag_id", "run_id" ORDER BY "exported_at" DESC NULLS LAST, "updated_at" DESC NULLS LAST, "export_id" DESC NULLS LAST) AS version_number
+    row_number() OVER (PARTITION BY "environment", "dag_id", "run_id" ORDER BY "exported_at" DESC NULLS LAST, "export_id" DESC NULLS LAST) AS version_number
   FROM "exported_dag_run"
 ) AS versions
 WHERE version_number = 1

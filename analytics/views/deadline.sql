@@ -18,7 +18,7 @@ SELECT
 FROM (
   SELECT
     *,
-    row_number() OVER (PARTITION BY "environment", "id" ORDER BY "exported_at" DESC NULLS LAST, "updated_at" DESC NULLS LAST, "export_id" DESC NULLS LAST) AS version_number
+    row_number() OVER (PARTITION BY "environment", "id" ORDER BY "exported_at" DESC NULLS LAST, "export_id" DESC NULLS LAST) AS version_number
   FROM "exported_deadline"
 ) AS versions
 WHERE version_number = 1

@@ -1,7 +1,7 @@
 """The lake's tables: what each column means, and where it comes from in Airflow 2 and 3.
 
-The one declaration of history. The export selects by it, the views of analytics/ and the tables of docs/history.md are
-made from it. Nothing here needs a database driver.
+The one declaration of history. The export selects by it; the views of analytics/, the tables in Glue and those of
+docs/analytics.md are made from it. Nothing here needs a database driver.
 
 A column is taken from the first of its expressions whose columns `t.x` the live table has; `NULL` at the end says that
 some Airflow does not know it. A column without any usable expression is an error, never silently empty.

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from bench import __main__ as bench
-from bench import results
+from bench import results, scan
 from bench.competitors import Delivered
 from bench.process import CompetitorFailed, Run, run
 
@@ -99,3 +100,46 @@ def test_memory_of_children_counts() -> None:
     child = "import time; held = bytearray(200_000_000); time.sleep(1)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     assert 200 < run([sys.executable, "-c", parent], os.environ, False).peak_rss_mb < 400
+
+
+# ---------------------------------------------------------------- how much a query reads
+
+
+@pytest.fixture(scope="module")
+def scanned(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A whole run over two days."""
+    found = tmp_path_factory.mktemp("scan") / "scan.json"
+    command = [sys.executable, "-m", "bench.scan", "--scale", "0.005", "--repetitions", "1", "--results", str(found)]
+    environ = {**os.environ, "TMPDIR": str(home)}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not [*home.glob("bench*"), *home.glob("scan*")], "it cleans up"
+    return dict(json.loads(found.read_text()))
+
+
+def test_both_layouts_answer_for_the_same_runs(scanned: dict[str, Any]) -> None:
+    assert scanned["runs"] == 200 * 7
+    assert scanned["files"]["csv"] == scanned["files"]["parquet"] in (2, 3)
+    assert scanned["files"]["compacted"] == 1
+    assert scanned["ratio"] == pytest.approx(scanned["csv_bytes"] / scanned["parquet_bytes"], abs=0.01)
+    assert scanned["compacted_bytes"] < scanned["parquet_bytes"] < scanned["parquet_whole_files_bytes"]
+    assert scanned["parquet_whole_files_bytes"] < scanned["csv_bytes"]
+    assert min(scanned["csv_seconds"], scanned["parquet_seconds"]) > 0
+    of_the_view = {"environment", "dag_id", "run_id", "exported_at", "export_id"}
+    assert set(scanned["columns"]) == of_the_view | {"state", "start_date", "end_date"}
+    written = scan.rewritten(bench.DOCUMENT.read_text(), scanned)
+    assert written == scan.rewritten(written, scanned)
+    assert "missed" in scan.rewritten(written, {**scanned, "ratio": 19.9})
+
+
+def test_what_is_read_of_a_file_is_all_of_it_but_what_is_not_asked(tmp_path: Path) -> None:
+    columns = {"number": list(range(5000)), "text": [f"{n * 7919 % 5000}" for n in range(5000)], "other": [1.5] * 5000}
+    path = scan.written(pa.table(columns), tmp_path / "folder/file.parquet")
+    beginning = len(b"PAR1")
+    assert scan.parquet_bytes([path], set(columns)) == path.stat().st_size - beginning
+    apart = {name: scan.parquet_bytes([path], {name}) for name in columns}
+    footer = scan.parquet_bytes([path], set())
+    assert sum(apart.values()) - 2 * footer == path.stat().st_size - beginning
+    assert apart["text"] > apart["other"] > footer
+    with pytest.raises(ValueError, match="no columns"):
+        scan.parquet_bytes([path], {"numbr"})

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from analytics import make_template
+
 pytestmark = pytest.mark.template
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,12 @@ def test_views_and_columns_of_the_lake_are_what_the_code_declares():
     assert {path for path in made if path.suffix == ".sql"} == set((ROOT / "analytics/views").glob("*.sql"))
     for path, content in made.items():
         assert path.read_text() == content, f"run `make docs`: {path.name}"
+
+
+def test_the_lake_s_template_is_made_of_declaration_and_queries():
+    assert make_template.TEMPLATE.read_text() == make_template.in_yaml(), "run `make docs`"
+    text = make_template.DOCUMENT.read_text()
+    assert text == make_template.with_queries(text), "run `make docs`"
 
 
 @pytest.mark.parametrize("document", ["README.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])

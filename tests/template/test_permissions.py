@@ -17,11 +17,13 @@ WILDCARDS = {
     r"arn:ec2::(network-interface|vpc-endpoint)/\*": "MWAA makes it, so that it has no name yet",
     r"arn:ec2::\*/\*": "for so much Lambda asks before it puts a function into a network",
     r"arn:ec2::(route-table|security-group|subnet|vpc)/\*": "the environment's network, which its blueprint names",
+    r"arn:glue::table/\$\{LakeDatabase\}/\*": "tables and views of the lake",
     r"arn:iam::role/\$\{ExecutionRolePath\}\*": "so many roles as the path admits",
     r"arn:kms::key/\*": "only to describe it: says that an environment's key is one this stack has no rights on",
     r"arn:s3:::\$\{EnvironmentBucketName\}/\*": "the paths of the environment's files are in its blueprint",
     r"arn:ssm::parameter/transient-mwaa/\$\{EnvironmentName\}/\*": "parameters of this environment",
     r"arn:states::execution:\$\{AWS::StackName\}-[a-z-]+:\*": "executions of one machine",
+    r"\$\{DataBucket.Arn\}/(compacted|export|queries)/\*": "the lake, asked as a whole, and its answers",
     r"\$\{DataBucket.Arn\}/.*\$\{EnvironmentName\}.*": "keys of this environment",
 }
 """Resources with a wildcard in them, written without partition, region and account."""

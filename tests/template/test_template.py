@@ -352,16 +352,20 @@ def test_who_talks_to_airflow_can_be_put_beside_a_private_web_server_and_nobody_
     assert template["Resources"]["NetworkPolicy"]["Condition"] == "WebServerIsPrivate"
 
 
-def test_only_what_is_marked_as_superseded_ever_expires(template):
+def test_only_what_is_marked_as_superseded_ever_expires_and_what_athena_answered(template):
     """By age alone, the one copy of what a sleeping environment knew would go."""
     rules = template["Resources"]["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     key, value = layout.SUPERSEDED
-    for rule in rules:
-        if set(rule) != {"Id", "Status", "AbortIncompleteMultipartUpload"}:
-            assert rule["TagFilters"] == [{"Key": key, "Value": value}], rule["Id"]
-            assert rule["Prefix"] == layout.export_prefix("dev", "x").partition("/")[0] + "/"
-            assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
-    assert [rule["Id"] for rule in rules] == ["BrokenUploads", "SupersededExports"]
+    _, superseded, answers = rules
+    assert [rule["Id"] for rule in rules] == ["BrokenUploads", "SupersededExports", "QueryResults"]
+    assert set(rules[0]) == {"Id", "Status", "AbortIncompleteMultipartUpload"}
+    assert superseded["TagFilters"] == [{"Key": key, "Value": value}]
+    assert superseded["Prefix"] == layout.export_prefix("dev", "x").partition("/")[0] + "/"
+    assert superseded["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    work_group = template["Resources"]["LakeWorkGroup"]["Properties"]["WorkGroupConfiguration"]
+    results = work_group["ResultConfiguration"]["OutputLocation"]
+    assert results == {"Fn::Sub": f"s3://${{DataBucket}}/{answers['Prefix']}"}
+    assert answers["Prefix"] == "queries/", "where layout.py puts nothing"
 
 
 def test_cfn_lint_is_content_with_the_transformed_template(tmp_path):
