@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folders with tests of these marks: the others need not be imported.
 marked = $(sort $(dir $(shell grep -rlE --include='*.py' 'mark\.($(1))\b' tests)))
 
-.PHONY: help demo test test-real-airflow test-beside-it check bench sweep build install-dags dags-bundle docs models lock clean
+.PHONY: help demo test test-real-airflow test-beside-it check report pictures bench sweep build install-dags dags-bundle docs models lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,7 @@ check: .venv/ready .venv-checkov/ready  ## The fast part: lint, types, arrows, t
 	.venv/bin/cfn-lint template.yaml analytics/template.yaml
 	$(TEST) -n 2 --dist worksteal -m "unit or functions or template" $(call marked,unit|functions|template)
 
-test: check $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
+test: check .venv/browser $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
 	@$(MAKE) --no-print-directory -j2 test-real-airflow test-beside-it
 
 # A real Airflow mostly waits; what is told of it comes when it is over.
@@ -46,7 +46,13 @@ test-real-airflow:
 test-beside-it:
 	$(TEST) -n 2 --dist loadfile -m "(stories or local or laws) and not functions" $(call marked,stories|local|laws)
 	$(TEST) -n 2 --dist loadfile -m engine $(call marked,engine)
-	$(TEST) -m packaging $(call marked,packaging)
+	$(TEST) -m "packaging or report" $(call marked,packaging|report)
+
+report: .venv/ready  ## One HTML file about what is in the lake: LAKE=folder or s3://bucket [OUT=build/report.html] [ZONE=Europe/Berlin].
+	PYTHONPATH=src $(PY) -m analytics report $(or $(LAKE),$(error LAKE is a folder or s3://bucket)) $(if $(OUT),--out $(OUT)) $(if $(ZONE),--time-zone $(ZONE))
+
+pictures: .venv/browser  ## Take the pictures of docs/report.md again.
+	PYTHONPATH=src $(PY) -m analytics.report.pictures
 
 bench: .venv/ready .venv-airflow-2.10/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Export, restore and queries against raw COPY, the blog's way and mwaa-dr (ARGS="--scale 0.1"); cold starts; cost.
 	$(PY) -m bench $(ARGS)
@@ -131,6 +137,11 @@ endef
 
 .venv/ready: requirements/tools.txt | $(UV)
 	$(call install,.venv,3.13,tools.txt)
+
+# The machine's own Chromium, or else Playwright's.
+.venv/browser: .venv/ready
+	$(PY) -m local.browser
+	touch $@
 
 .venv-airflow/ready: requirements/airflow-2.11.txt | $(UV)
 	$(call install,.venv-airflow,3.12,airflow-2.11.txt)

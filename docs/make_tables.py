@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent / "dags"))
@@ -140,6 +140,16 @@ def cost() -> str:
     return tables(recorded())
 
 
+def ledger_members() -> str:
+    """The table of docs/report.md: what a record of the ledger has."""
+    sys.path.insert(0, str(DOCS.parent / "src"))
+    from transient_mwaa.domain.ledger import CycleRecord
+
+    hints = get_type_hints(CycleRecord, include_extras=True)
+    rows = [f"| `{name}` | {hint.__metadata__[0]} |" for name, hint in hints.items()]
+    return "\n".join(["| member | meaning |", "|---|---|", *rows]) + "\n"
+
+
 def rewritten(text: str, table: str) -> str:
     """A document with the table between its two marks replaced."""
     before, rest = text.split(BEGIN)
@@ -152,6 +162,7 @@ if __name__ == "__main__":
         "safety.md": laws_and_faults(),
         "permissions.md": permissions(),
         "cost.md": cost(),
+        "report.md": ledger_members(),
     }
     for name, table in tables.items():
         document = DOCS / name

@@ -2,8 +2,9 @@
 
     python -m local.demo [--keep] [--home DIR]
 
-Ends 0 only if the morning equals the evening. Writes build/demo/summary.json, and comparison.json with every difference
-and with everything that may differ, each with its reason. --keep leaves the cloud up until Ctrl-C.
+Ends 0 only if the morning equals the evening. Writes build/demo/summary.json, comparison.json with every difference
+and with everything that may differ, each with its reason, and report.html of the lake. --keep leaves the cloud up until
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
 
+from analytics.__main__ import report
 from local.comparison import Comparison
 from local.finder import Finding, find
 from local.glue import why_no_spark
 from local.story import ENVIRONMENT, EVERY_MINUTE, ROOT, Chapter, Story
-from transient_mwaa.domain.ledger import USD_PER_HOUR
+from transient_mwaa.domain.prices import USD_PER_HOUR
 
 RESULTS = ROOT / "build/demo"
 HOURS_OF_A_NIGHT = 10.5  # from 20:00 to 06:30
@@ -106,6 +109,9 @@ class Demo:
 
         with self.chapter("Is a secret in clear anywhere?"):
             findings, canaries = self._search()
+
+        with self.chapter("What does the lake say?"):
+            self._write_report()
 
         self._show_states(night, morning)
         self._show_costs(night, morning)
@@ -206,6 +212,12 @@ class Demo:
         if not plain:
             self.good(f"None of {len(story.secrets.values)} secrets is in clear in any object, log, record or history")
         return plain, len(seen)
+
+    def _write_report(self) -> None:
+        """The data bucket's report, as `make report` makes it; the path is what a reader opens."""
+        page = RESULTS / "report.html"
+        report(f"s3://{self.story.data_bucket}", page, ZoneInfo("UTC"))
+        self.good(f"The report of this night is {page.relative_to(ROOT)} ({_bytes(page.stat().st_size)})")
 
     def _show_states(self, night: Chapter, morning: Chapter) -> None:
         for title, chapter in (("The evening", night), ("The morning", morning)):
@@ -354,7 +366,7 @@ def main() -> int:
     given = parser.parse_args()
     home = given.home / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     console = Console(soft_wrap=True)
-    for name in ("summary.json", "comparison.json"):
+    for name in ("summary.json", "comparison.json", "report.html"):
         (RESULTS / name).unlink(missing_ok=True)
     with Story(home) as story:
         demo = Demo(story, console)
@@ -362,6 +374,7 @@ def main() -> int:
         _write("summary.json", summary)
         if summary["ok"]:
             console.print("\n[bold green]The morning equals the evening.[/] build/demo/summary.json has the figures.")
+            console.print("What the lake knows of it, in a browser: build/demo/report.html", highlight=False)
         else:
             console.print(f"\n[bold red]{len(demo.faults)} faults.[/] Logs and all: {home}", highlight=False)
         if given.keep:

@@ -1,8 +1,8 @@
 """Every place where moto is changed, each small, each held by a test named after it in tests/local/test_moto_seams.py.
 
 moto 5.2.5 runs our state machines as they are, but: it has no JSONata evaluator wired in, its Lambda without Docker
-echoes, its waits sleep, and it knows no MWAA. `applied` puts the changes in and takes them out again. A seam whose
-target is gone raises AttributeError, so that a new moto cannot pass unnoticed.
+echoes, its waits sleep, and it knows neither MWAA nor prices. `applied` puts the changes in and takes them out again. A
+seam whose target is gone raises AttributeError, so that a new moto cannot pass unnoticed.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def applied(hooks: Hooks) -> Iterator[None]:
         name_unnamed_executions(replace)
         call_this_server(replace, hooks.endpoint)
         invoke_functions(replace, hooks.invoke)
-        register_mwaa(replace)
+        register_mwaa_and_pricing(replace)
         name_sdk_errors(replace)
         start_executions_from_executions(replace)
         stay_stopped(replace)
@@ -433,17 +433,21 @@ def invoke_functions(replace: Replacer, invoke: Callable[[str, bytes], tuple[byt
     replace.attribute(LambdaSimpleBackend, "invoke", invoke_simple)
 
 
-def register_mwaa(replace: Replacer) -> None:
-    """A service of our own, in moto's own way: a backend, its URLs, and the name by which moto imports it."""
+def register_mwaa_and_pricing(replace: Replacer) -> None:
+    """Services of our own, in moto's own way: a backend, its URLs, and the name by which moto imports it."""
+    from local.mwaa import urls as mwaa_urls
     from local.mwaa.models import mwaa_backends
-    from local.mwaa.urls import url_bases
+    from local.pricing import urls as pricing_urls
+    from local.pricing.models import pricing_backends
+
+    own = {"mwaa": (mwaa_backends, mwaa_urls), "pricing": (pricing_backends, pricing_urls)}
 
     def import_backend(module_name: str, backends_name: str) -> Any:
-        return mwaa_backends if module_name == "mwaa" else original(module_name, backends_name)
+        return own[module_name][0] if module_name in own else original(module_name, backends_name)
 
     original = replace.attribute(moto.backends, "_import_backend", import_backend)
-    patterns = [*moto.backend_index.backend_url_patterns, ("mwaa", re.compile(url_bases[0]))]
-    replace.attribute(moto.backend_index, "backend_url_patterns", patterns)
+    patterns = [(name, re.compile(urls.url_bases[0])) for name, (_, urls) in own.items()]
+    replace.attribute(moto.backend_index, "backend_url_patterns", [*moto.backend_index.backend_url_patterns, *patterns])
 
 
 def name_sdk_errors(replace: Replacer) -> None:

@@ -92,6 +92,7 @@ class Cloud:
         AUTHORITY.cert_pem.write_to_path(home / "ca.pem")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(home / "ca.pem"))
         monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+        monkeypatch.setenv("AWS_REGION", REGION)
         monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # hundreds of images that nobody looks at
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -221,7 +222,7 @@ def client(service):
 @contextmanager
 def standing(home, monkeypatch):
     with mock_aws(), moto_seams.Replacer() as replace:
-        moto_seams.register_mwaa(replace)
+        moto_seams.register_mwaa_and_pricing(replace)
         cloud = Cloud(home, monkeypatch)
         try:
             yield cloud

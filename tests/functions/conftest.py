@@ -5,6 +5,7 @@ from types import ModuleType
 import pytest
 from moto import mock_aws
 
+from local import moto_seams
 from tests.functions.night import Night
 from transient_mwaa.aws import passing
 
@@ -18,7 +19,9 @@ def night(monkeypatch: pytest.MonkeyPatch) -> Iterator[Night]:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("DATA_BUCKET", "data")
     monkeypatch.setenv("RECORDS_TABLE", "records")
-    with mock_aws():
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with moto_seams.Replacer() as replace, mock_aws():
+        moto_seams.register_mwaa_and_pricing(replace)
         key_arn = passing.client("kms").create_key()["KeyMetadata"]["Arn"]
         monkeypatch.setenv("KEY_ARN", key_arn)
         yield Night(datetime.now(UTC), key_arn, WARM)

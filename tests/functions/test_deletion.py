@@ -360,7 +360,12 @@ def test_the_night_and_the_morning_are_in_the_ledger(evening: Night, capsys: pyt
     night = evening.run("close_cycle", **asked)
     assert 1800 <= night["seconds"] < 2100
     assert (night["hours_asleep"], night["saved_usd"]) == (0.0, 0.0)
-    assert evening.read(layout.ledger(ENVIRONMENT, "c1"))["export_id"] == EXPORT_ID
+    written = evening.read(layout.ledger(ENVIRONMENT, "c1"))
+    assert written["export_id"] == EXPORT_ID
+    assert written["verdict"] == "good"
+    assert written["rows"] == evening.read(layout.verdict(ENVIRONMENT, EXPORT_ID))["rows"] > 0
+    assert (written["usd_per_hour"], written["price_as_of"]) == (0.49, "2026-10-30")
+    assert written["price_source"] == "AWS price list for us-east-1, base environment only"
     assert '"Asleep":[1.0]' in capsys.readouterr().out.replace(" ", "")
     deleted_at = (evening.now - timedelta(hours=10)).isoformat()
     record(evening, deleted_at=deleted_at, incarnation=(evening.now - timedelta(minutes=30)).isoformat())

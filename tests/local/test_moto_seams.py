@@ -223,8 +223,14 @@ def test_invoke_functions(cloud: LocalCloud) -> None:
         client.invoke(FunctionName="nobody")
 
 
-def test_register_mwaa(cloud: LocalCloud) -> None:
+def test_register_mwaa_and_pricing(cloud: LocalCloud) -> None:
     assert cloud.client("mwaa").list_environments()["Environments"] == []
+    answer = cloud.client("pricing").get_products(ServiceCode="AmazonMWAA", Filters=[
+        {"Type": "TERM_MATCH", "Field": "type", "Value": "Environment"},
+        {"Type": "TERM_MATCH", "Field": "size", "Value": "Large"},
+    ])  # fmt: skip
+    (product,) = map(json.loads, answer["PriceList"])
+    assert product["product"]["attributes"]["usagetype"] == "USE1-Airflow-LargeEnvironment"
 
 
 def test_name_sdk_errors(cloud: LocalCloud) -> None:

@@ -190,6 +190,7 @@ _TABLE: dict[tuple[str, str], Callable[[Mapping[str, Any], Around], Iterator[Nee
     ("dynamodb", "UpdateItem"): _on_table("dynamodb:UpdateItem"),
     ("iam", "GetRole"): lambda params, around: iter([Need("iam:GetRole", around.role_arns[params["RoleName"]])]),
     ("ec2", "DescribeSubnets"): lambda *_: iter([Need("ec2:DescribeSubnets", "*")]),
+    ("pricing", "GetProducts"): lambda *_: iter([Need("pricing:GetProducts", "*")]),
     ("ec2", "DescribeSecurityGroups"): lambda *_: iter([Need("ec2:DescribeSecurityGroups", "*")]),
     ("sns", "Publish"): _publish,
     ("ssm", "PutParameter"): _named("ssm:PutParameter", "Name", f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter"),

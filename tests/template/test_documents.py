@@ -31,6 +31,11 @@ def test_the_laws_and_faults_of_the_sweep_are_those_of_the_code(make_tables):
     assert text == make_tables.rewritten(text, make_tables.laws_and_faults()), "run `make docs`"
 
 
+def test_the_ledger_has_what_the_report_s_page_says(make_tables):
+    text = (ROOT / "docs/report.md").read_text()
+    assert text == make_tables.rewritten(text, make_tables.ledger_members()), "run `make docs`"
+
+
 def test_permissions_are_those_of_the_template(make_tables):
     text = (ROOT / "docs/permissions.md").read_text()
     assert text == make_tables.rewritten(text, make_tables.permissions()), "run `make docs`"

@@ -1,14 +1,27 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from transient_mwaa.domain import ledger
+from transient_mwaa.domain import ledger, prices
+from transient_mwaa.domain.verdict import Verdict
 
 pytestmark = pytest.mark.unit
 
 EVENING = datetime(2026, 11, 20, 20, tzinfo=UTC)
 MORNING = datetime(2026, 11, 23, 6, tzinfo=UTC)
+GOOD = Verdict(
+    mode="complete",
+    environment="dev",
+    export_id="x",
+    manifest_key="m",
+    manifest_version_id="1",
+    files=3,
+    rows=1234,
+    reasons=(),
+    judged_at=EVENING.isoformat(),
+)
 
 
 def closed(**changed: Any) -> ledger.CycleRecord:
@@ -19,7 +32,9 @@ def closed(**changed: Any) -> ledger.CycleRecord:
         "outcome": "awake",
         "started_at": MORNING.replace(minute=5),
         "export_id": "x",
+        "verdict": GOOD,
         "environment_class": "mw1.small",
+        "price": prices.recorded("mw1.small"),
         "deleted_at": EVENING,
         "created_at": MORNING,
         "now": MORNING.replace(minute=45),
@@ -42,24 +57,32 @@ def test_an_evening_does_not_know_yet_how_long_it_will_sleep() -> None:
 
 
 def test_a_class_without_a_price_saves_an_unknown_sum() -> None:
-    own = closed(environment_class="mw2.giant")
+    own = closed(environment_class="mw2.giant", price=prices.recorded("mw2.giant"))
     assert own.saved_usd is None
     assert "unknown (no price for mw2.giant)" in own.summary
 
 
 def test_an_environment_that_never_slept_has_saved_nothing() -> None:
-    assert closed(deleted_at=None).hours_asleep == 0.0
+    own = closed(deleted_at=None)
+    assert (own.hours_asleep, own.asleep_from, own.asleep_until) == (0.0, "", "")
 
 
 def test_the_old_incarnation_does_not_end_the_sleep() -> None:
-    assert closed(created_at=EVENING.replace(hour=8)).hours_asleep == 58.75
+    own = closed(created_at=EVENING.replace(hour=8))
+    assert own.hours_asleep == 58.75
+    assert (own.asleep_from, own.asleep_until) == ("2026-11-20T20:00:00+00:00", "2026-11-23T06:45:00+00:00")
 
 
-def test_prices_say_when_and_where_they_are_from() -> None:
-    own = closed().to_json()
-    assert own["prices_as_of"]
-    assert "pricing" in own["prices_source"]
-    assert set(ledger.USD_PER_HOUR) == {f"mw1.{size}" for size in ("micro", "small", "medium", "large")}
+def test_a_record_says_what_the_hour_cost_by_which_list() -> None:
+    own = closed(price=prices.Price(0.5, "the list", "2026-11-01")).to_json()
+    assert (own["usd_per_hour"], own["price_source"], own["price_as_of"]) == (0.5, "the list", "2026-11-01")
+    assert own["saved_usd"] == 29.0
+
+
+def test_a_record_says_how_much_was_exported_and_what_the_gate_said() -> None:
+    assert (closed().rows, closed().verdict) == (1234, "good")
+    assert closed(verdict=replace(GOOD, reasons=("a row is missing",))).verdict == "bad"
+    assert (closed(verdict=None).rows, closed(verdict=None).verdict) == (None, "unknown")
 
 
 def test_what_was_cut_off_and_what_started_by_itself_is_named() -> None:

@@ -4,21 +4,24 @@ from datetime import datetime
 from typing import Literal, Self
 
 from transient_mwaa.aws.bucket import Bucket
+from transient_mwaa.aws.exports import Exports
+from transient_mwaa.aws.price_list import PriceList
 from transient_mwaa.aws.records import Records
 from transient_mwaa.domain import layout, ledger
 from transient_mwaa.domain.patience import moment
 
 
 class Books:
-    """Closes cycles: one JSON document each, the same one when it is closed twice."""
+    """Closes cycles: one JSON document each, under the same key when it is closed twice."""
 
-    def __init__(self, bucket: Bucket, records: Records) -> None:
+    def __init__(self, bucket: Bucket, records: Records, price_list: PriceList) -> None:
         self._bucket = bucket
         self._records = records
+        self._price_list = price_list
 
     @classmethod
     def from_env(cls) -> Self:
-        return cls(Bucket.from_env(), Records.from_env())
+        return cls(Bucket.from_env(), Records.from_env(), PriceList.from_env())
 
     def close(
         self,
@@ -33,7 +36,9 @@ class Books:
         record = self._records.read(environment)
         blueprint = self._bucket.find(record.blueprint_key) if record.blueprint_key else None
         document = blueprint.json() if blueprint else {}
+        environment_class = document.get("request", {}).get("EnvironmentClass", "")
         cut_off = self._bucket.find(layout.cut_off(environment))
+        verdict = Exports(self._bucket).verdict(environment, record.export_id) if record.export_id else None
         closed = ledger.close(
             environment=environment,
             cycle_id=cycle_id,
@@ -41,7 +46,9 @@ class Books:
             outcome=outcome,
             started_at=started_at,
             export_id=record.export_id,
-            environment_class=document.get("request", {}).get("EnvironmentClass", ""),
+            verdict=verdict,
+            environment_class=environment_class,
+            price=self._price_list.price(environment_class),
             deleted_at=moment(record.deleted_at) if record.deleted_at else None,
             created_at=moment(record.incarnation) if record.incarnation else None,
             now=now,

@@ -68,9 +68,9 @@ def _boto3() -> boto3.session.Session:
     return boto3.session.Session(botocore_session=session())
 
 
-def client(service: str) -> Any:
+def client(service: str, region: str | None = None, config: Config = CLIENT_CONFIG) -> Any:
     """A boto3 client of such a session."""
-    return _boto3().client(service, config=CLIENT_CONFIG)
+    return _boto3().client(service, region_name=region, config=config)
 
 
 def code_of(error: ClientError) -> str:

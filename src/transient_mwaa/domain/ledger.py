@@ -2,47 +2,40 @@
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-PRICES_AS_OF = "2026-11-22"
-PRICES_SOURCE = (
-    "us-east-1, base environment only; figures that third parties quote, medium and large disputed. "
-    "Check https://aws.amazon.com/managed-workflows-for-apache-airflow/pricing/"
-)
-USD_PER_HOUR = {
-    "mw1.micro": 0.29,
-    "mw1.small": 0.49,
-    "mw1.medium": 0.74,
-    "mw1.large": 0.99,
-}
-"""List price of one environment while it is up, without additional workers, schedulers, web servers and storage."""
+from transient_mwaa.domain.prices import Price
+from transient_mwaa.domain.verdict import Verdict
 
 _SHOWN = 20
 
 
 @dataclass(frozen=True)
 class CycleRecord:
-    """ledger/environment=<env>/<cycle_id>.json. Times are ISO 8601; `saved_usd` is None for a class without a price.
+    """ledger/environment=<env>/<cycle_id>.json, with what each member means. Times are ISO 8601."""
 
-    `cut_off` are the runs (`dag_id (run_id)`) that the drain policy force cut off, `eager_dags` those that start by
-    themselves in the morning before their history is back.
-    """
-
-    environment: str
-    cycle_id: str
-    action: Literal["sleep", "wake"]
-    outcome: str
-    started_at: str
-    ended_at: str
-    seconds: int
-    export_id: str
-    environment_class: str
-    hours_asleep: float
-    saved_usd: float | None
-    cut_off: tuple[str, ...] = ()
-    eager_dags: tuple[str, ...] = ()
-    prices_as_of: str = PRICES_AS_OF
-    prices_source: str = PRICES_SOURCE
+    environment: Annotated[str, "Name of the environment."]
+    cycle_id: Annotated[str, "The night or the morning."]
+    action: Annotated[Literal["sleep", "wake"], "sleep for a night, wake for a morning."]
+    outcome: Annotated[str, "How it ended: asleep or awake."]
+    started_at: Annotated[str, "When it began."]
+    ended_at: Annotated[str, "When its books were closed."]
+    seconds: Annotated[int, "The time between."]
+    export_id: Annotated[str, "The last verified export, which a night made and a morning restored; empty for none."]
+    rows: Annotated[int | None, "Rows of that export, of all its tables; null where its verdict is gone."]
+    verdict: Annotated[Literal["good", "bad", "unknown"], "What the gate said of that export."]
+    environment_class: Annotated[str, "Class of the environment, as mw1.small."]
+    usd_per_hour: Annotated[float | None, "Price of an hour of the base environment; null where nobody knows it."]
+    price_source: Annotated[str, "Whose price that is: AWS's price list, or the recorded table."]
+    price_as_of: Annotated[str, "Date of that list or table."]
+    asleep_from: Annotated[str, "When the delete was accepted; empty in a night, and where nothing slept."]
+    asleep_until: Annotated[str, "When the environment was created again; likewise."]
+    hours_asleep: Annotated[float, "Hours between; 0 in a night, which does not know them yet."]
+    saved_usd: Annotated[float | None, "Those hours at that price; null without a price."]
+    cut_off: Annotated[tuple[str, ...], "Runs that the drain policy force cut off, as `dag_id (run_id)`."] = ()
+    eager_dags: Annotated[
+        tuple[str, ...], "DAGs that start by themselves in the morning, before their history is back."
+    ] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,12 +66,12 @@ def _first(names: tuple[str, ...]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def hours_asleep(deleted_at: datetime | None, created_at: datetime | None, now: datetime) -> float:
-    """From the accepted delete to the next creation (or until now). 0 when it was not asleep."""
+def asleep(deleted_at: datetime | None, created_at: datetime | None, now: datetime) -> tuple[datetime, datetime] | None:
+    """From the accepted delete to the next creation (or until now). None when it was not asleep."""
     if deleted_at is None:
-        return 0.0
+        return None
     until = created_at if created_at is not None and created_at > deleted_at else now
-    return max(0.0, (until - deleted_at).total_seconds() / 3600)
+    return deleted_at, max(deleted_at, until)
 
 
 def close(
@@ -89,7 +82,9 @@ def close(
     outcome: str,
     started_at: datetime,
     export_id: str,
+    verdict: Verdict | None,
     environment_class: str,
+    price: Price,
     deleted_at: datetime | None,
     created_at: datetime | None,
     now: datetime,
@@ -97,8 +92,8 @@ def close(
     eager_dags: tuple[str, ...] = (),
 ) -> CycleRecord:
     """The record of a cycle that ends now. Only a morning has hours asleep: the night does not know them yet."""
-    asleep = hours_asleep(deleted_at, created_at, now) if action == "wake" else 0.0
-    price = USD_PER_HOUR.get(environment_class)
+    sleep = asleep(deleted_at, created_at, now) if action == "wake" else None
+    hours = (sleep[1] - sleep[0]).total_seconds() / 3600 if sleep else 0.0
     return CycleRecord(
         environment=environment,
         cycle_id=cycle_id,
@@ -108,9 +103,16 @@ def close(
         ended_at=now.isoformat(timespec="seconds"),
         seconds=max(0, round((now - started_at).total_seconds())),
         export_id=export_id,
+        rows=verdict.rows if verdict else None,
+        verdict="unknown" if verdict is None else "good" if verdict.good else "bad",
         environment_class=environment_class,
-        hours_asleep=round(asleep, 2),
-        saved_usd=None if price is None else round(asleep * price, 2),
+        usd_per_hour=price.usd_per_hour,
+        price_source=price.source,
+        price_as_of=price.as_of,
+        asleep_from=sleep[0].isoformat(timespec="seconds") if sleep else "",
+        asleep_until=sleep[1].isoformat(timespec="seconds") if sleep else "",
+        hours_asleep=round(hours, 2),
+        saved_usd=None if price.usd_per_hour is None else round(hours * price.usd_per_hour, 2),
         cut_off=cut_off,
         eager_dags=eager_dags,
     )

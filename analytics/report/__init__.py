@@ -1,0 +1,1 @@
+"""`transient-mwaa report`: one HTML file about what is in the lake and in the ledger."""

@@ -1,0 +1,1 @@
+"""AWS's price list as far as it has prices of MWAA environments; moto has none."""
