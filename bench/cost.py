@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.cycle import SCENE, Counts, recorded
 from bench.prices import HOURLY, MONTHLY, PRICES, RECORDED
 from local.deploy import read_yaml
-from transient_mwaa.domain.ledger import USD_PER_HOUR
+from transient_mwaa.domain.prices import USD_PER_HOUR
 
 ROOT = Path(__file__).parents[1]
 TARGET = 0.01

@@ -55,4 +55,4 @@ MONTHLY = {
 HOURLY = {
     "nat": Price(0.045, 1, "hours of a NAT gateway, beside what it carries", f"{_AWS}/vpc/pricing"),
 }
-"""What the sample's network costs, asleep or not. MWAA's own prices are in transient_mwaa.domain.ledger."""
+"""What the sample's network costs, asleep or not. MWAA's own prices are in transient_mwaa.domain.prices."""
