@@ -48,7 +48,7 @@ test-beside-it:
 	$(TEST) -n 2 --dist loadfile -m engine $(call marked,engine)
 	$(TEST) -m "packaging or report" $(call marked,packaging|report)
 
-report: .venv/ready  ## One HTML file about what is in the lake: LAKE=folder or s3://bucket [OUT=build/report.html] [ZONE=Europe/Berlin].
+report: .venv/ready  ## One HTML file about what is in the lake: LAKE="s3://bucket ..." or folders [OUT=build/report.html] [ZONE=Europe/Berlin].
 	PYTHONPATH=src $(PY) -m analytics report $(or $(LAKE),$(error LAKE is a folder or s3://bucket)) $(if $(OUT),--out $(OUT)) $(if $(ZONE),--time-zone $(ZONE))
 
 pictures: .venv/browser  ## Take the pictures of docs/report.md again.

@@ -1,6 +1,6 @@
 """transient-mwaa: what can be asked of the lake.
 
-python -m analytics report LAKE [--out FILE] [--time-zone ZONE]
+python -m analytics report LAKE [LAKE ...] [--out FILE] [--time-zone ZONE]
 """
 
 import argparse
@@ -15,9 +15,9 @@ from analytics.report.lake import NoLakeError, opened
 from analytics.report.page import drawn
 
 
-def report(lake: str, out: Path, zone: ZoneInfo) -> None:
-    """Writes the report of a lake. Raises NoLakeError."""
-    with opened(lake) as opened_lake:
+def report(lakes: Sequence[str], out: Path, zone: ZoneInfo) -> None:
+    """Writes the report of one or more lakes. Raises NoLakeError."""
+    with opened(*lakes) as opened_lake:
         page = drawn(work_out(opened_lake, zone, datetime.now(UTC)))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8", newline="\n")
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="transient-mwaa", description="What can be asked of the lake.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("report", help="one HTML file: DAGs, tasks, nights, and what they saved")
-    command.add_argument("lake", help="s3://<data bucket>, or a folder with a copy of it")
+    command.add_argument("lake", nargs="+", help="s3://<data bucket>, or a folder with a copy of it")
     command.add_argument("--out", type=Path, default=Path("build/report.html"), help="the file (default: %(default)s)")
     command.add_argument("--time-zone", type=ZoneInfo, default=ZoneInfo("UTC"), help="of nights and hours of the week")
     given = parser.parse_args(arguments)

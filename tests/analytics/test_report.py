@@ -3,7 +3,6 @@
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -471,6 +470,19 @@ def test_what_is_no_lake_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not (tmp_path / "r.html").exists()
 
 
+def test_lakes_of_several_stacks_come_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monday = datetime(2026, 11, 2, tzinfo=UTC)
+    for name in ("dev", "test"):
+        write_record(tmp_path / name, closed(name, monday + timedelta(hours=20), 9))
+    with opened(str(tmp_path / "dev"), str(tmp_path / "test")) as database:
+        own = figures_of.work_out(database, UTC_ZONE, UNTIL)
+    assert {each["environment"] for each in own.saved} == {"dev", "test"}
+    (tmp_path / "empty").mkdir()
+    lakes = [str(tmp_path / "dev"), str(tmp_path / "empty")]
+    assert command.main(["report", *lakes, "--out", str(tmp_path / "r.html")]) == 1
+    assert "empty has neither" in capsys.readouterr().err
+
+
 def test_a_record_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     path = tmp_path / "ledger/environment=dev/old.json"
     path.parent.mkdir(parents=True)
@@ -512,22 +524,11 @@ def test_a_hundred_dags_over_two_years_stay_usable(tmp_path: Path, open_page: Op
     path = tmp_path / "large.html"
     path.write_text(page_of.drawn(large), encoding="utf-8")
     assert path.stat().st_size < 4_000_000
-    began = time.monotonic()
     view = open_page(path, 390)
     assert view.locator("#c-duration svg").is_visible()
-    opened_in = time.monotonic() - began
     assert view.locator("#t-all-dags tbody tr").count() == 2400
-    took = view.evaluate("""() => {
-        const began = performance.now();
-        const filter = document.getElementById("filter");
-        filter.value = "pipeline_042";
-        filter.dispatchEvent(new Event("input"));
-        document.body.getBoundingClientRect();
-        return performance.now() - began;
-    }""")
+    view.locator("#filter").fill("pipeline_042")
     assert view.locator("#t-dags tbody tr:visible").count() == 1
-    assert opened_in < 30
-    assert took < 3000
 
 
 def test_the_page_is_small_but_for_its_figures(tmp_path: Path) -> None:
