@@ -31,17 +31,17 @@ from sweep.scenarios import BY_NAME, Played, Player, Scenario, Where, Wrong, pla
 from sweep.tracks import TRACKS, Track
 from sweep.world import ROOT, World
 
-PAIRS = 60
+PAIRS = 40
 ONE_IN = {
     "meets: ": 12,
-    "door: ": 12,
-    "person: ": 12,
-    "is redriven: ": 8,
-    "and everybody hears": 8,
-    "1: retryable after": 6,
-    "1: timeout after": 6,
-    "1: late": 6,
-    "lie: ": 3,
+    "door: ": 16,
+    "person: ": 16,
+    "is redriven: ": 12,
+    "and everybody hears": 16,
+    "1: retryable after": 12,
+    "1: timeout after": 12,
+    "1: late": 12,
+    "lie: ": 5,
 }
 """Of what these words name, each state meets one in so many (which: by the seed), unless --all is asked for."""
 MUTANTS_ONE_IN = 6
@@ -55,9 +55,9 @@ RIGHT_THERE = [
     *(str(each) for each in every_disturbance("") if each.group in ("dies", "is redriven", "meets")),
 ]
 """What goes wrong at the state of a mutant, of whatever resource it is."""
-AT_THE_DELETE = (" / proof: ", " / answer: ")
-"""What its guards are there for."""
-EVERY_RESOURCE = ":lambda: StartExport DescribeEnvironment DeleteEnvironment"
+AT_THE_GATE = (" / finding: ", " / proof: ", " / answer: ")
+"""What the gate and the guards of the delete are there for."""
+EVERY_RESOURCE = ":lambda: StartExport JudgeExport DescribeEnvironment DeleteEnvironment"
 """A resource to which everything can happen."""
 Chosen = Callable[[Scenario], bool]
 Place = tuple[str, str, str, str]
@@ -118,7 +118,7 @@ def parse(name: str) -> Scenario:
         machine, state = place.split(": ", 1)
         found = [
             wrong
-            for wrong in wrongs(":lambda: StartExport DescribeEnvironment DeleteEnvironment")
+            for wrong in wrongs(":lambda: StartExport JudgeExport DescribeEnvironment DeleteEnvironment")
             if str(wrong) == what
         ]
         if track not in BY_NAME or not found:
@@ -128,8 +128,8 @@ def parse(name: str) -> Scenario:
 
 
 def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
-    """Where a mutant would show: scenarios in which something goes wrong right there, then those that came through its
-    place, one of each kind of passage first, then of the rarest kinds one of each end.
+    """Where a mutant would show: a track as it is, scenarios in which something goes wrong right there, then those that
+    came through its place, one of each kind of passage first, then of the rarest kinds one of each end.
     """
     passages: dict[frozenset[Any], list[Played]] = {}
     for each in sorted(played, key=lambda each: (each.name.count("|"), each.name)):
@@ -138,12 +138,14 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     kinds = sorted(passages.values(), key=len)
     there = next((each for each in played if f" | {mutant.place} / " in each.name), None) if mutant.place else None
     begin = there.name.partition(" / ")[0] if there else ""
-    chosen = {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
+    passed = [each.name for alike in kinds for each in alike]
+    undisturbed = [name for name in passed if name in BY_NAME]
+    chosen = dict.fromkeys(undisturbed[:1])
+    chosen |= {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
     beside = [wrong for wrong in RIGHT_THERE if " beside " in wrong]
     chosen |= {f"{way} | {mutant.place} / {wrong}": None for way in ways_to(begin, kinds) for wrong in beside}
-    passed = [each.name for alike in kinds for each in alike]
-    chosen |= {name: None for name in passed if name in BY_NAME}
-    chosen |= {name: None for name in passed if any(group in name for group in AT_THE_DELETE)}
+    chosen |= dict.fromkeys(undisturbed)
+    chosen |= {name: None for name in passed if any(group in name for group in AT_THE_GATE)}
     chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
         chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())

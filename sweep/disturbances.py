@@ -238,6 +238,22 @@ def _record(member: str, value: str) -> Any:
     return strike
 
 
+def _finding(change: Callable[[dict[str, Any]], None] | None) -> Any:
+    """What was found about the first file is another when it is judged, or lost."""
+
+    def strike(world: World, task: TaskCall, carry_out: CarryOut) -> Any:
+        key, s3 = layout.finding(ENVIRONMENT, task.arguments["export_id"], 0), world.cloud.client("s3")
+        found = world.read(key)
+        if found is not None and change is not None:
+            change(found["evidence"])
+            s3.put_object(Bucket=world.bucket, Key=key, Body=json.dumps(found).encode())
+        elif found is not None:
+            s3.delete_object(Bucket=world.bucket, Key=key)
+        return carry_out()
+
+    return strike
+
+
 def _verdict(world: World) -> str:
     return layout.verdict(ENVIRONMENT, world.record["export_id"])
 
@@ -399,6 +415,18 @@ GROUPS: dict[str, dict[str, Any]] = {
         "it was deleted": _deleted,
         "it is late": _late,
     },
+    "finding": {
+        "is lost": _finding(None),
+        "has a problem": _finding(lambda evidence: evidence.update(problem="the bucket did not answer")),
+        "is of another size": _finding(lambda evidence: evidence.update(bytes=evidence["bytes"] + 1)),
+        "is of other bytes": _finding(lambda evidence: evidence.update(sha256="0" * 64)),
+        "counts another row": _finding(lambda evidence: evidence.update(rows=evidence["rows"] + 1)),
+        "lacks a column's sums": _finding(lambda evidence: evidence["sums"].pop(next(iter(evidence["sums"])))),
+        "lacks a column": _finding(lambda evidence: evidence["schema"].pop()),
+        "has an empty key": _finding(
+            lambda evidence: evidence["key_nulls"].update(dict.fromkeys(evidence["key_nulls"], 1))
+        ),
+    },
     "answer": {
         "MWAA refuses": _delete_answers("ValidationException", accepted=False),
         "MWAA refuses what it has begun": _delete_answers("ValidationException", accepted=True),
@@ -428,8 +456,10 @@ def every_disturbance(resource: str) -> list[Disturbance]:
         groups += ["door", "person"]
     if any(function in resource for function in LOOKING):
         groups += ["status for one look", "status for an hour"]
-    if "StartExport" in resource:
+    if "StartExport" in resource or "StartExtract" in resource:
         groups.append("lie")
+    if "JudgeExport" in resource or "JudgeExtract" in resource:
+        groups.append("finding")
     if "DeleteEnvironment" in resource:
         groups += ["proof", "answer"]
     return [Disturbance(group, kind) for group in groups for kind in GROUPS[group]]

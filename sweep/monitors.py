@@ -27,6 +27,8 @@ LAWS = {
     "S10": "who says asleep or awake has closed the books and tried to tell, who fails has tried to tell",
     "S11": "a human is told of one trouble once, and mornings that are begun again are counted",
     "S12": "nothing is deleted when the sleep would be too short to be worth it",
+    "S13": "nothing enters the lake, and nothing is deleted, but what was read back as it was promised",
+    "S14": "no function breaks down with an error that nobody has named",
     "L1": "in the end awake, asleep, or a human was told",
     "L2": "the lease is free, or held by an execution that runs",
     "L3": "recover or the next schedule brings it to where it should be",
@@ -35,6 +37,9 @@ LAWS = {
 MUTATING = ("dags pause", "dags unpause", "dags trigger", "dags delete", "variables set", "connections add")
 RESTORE_EVENT = "transient_mwaa_restore"
 UNRECOVERABLE = ("States.Runtime", "States.DataLimitExceeded")
+
+BREAKDOWNS = ("AttributeError", "IndexError", "KeyError", "NameError", "TypeError", "UnboundLocalError", "ValueError")
+"""What only a mistake in the code raises."""
 
 OVERTAKEN = "Still awake: another run has taken over"
 """Says nothing of what the other run does."""
@@ -103,9 +108,11 @@ class Monitors:
         def is_write(service: str, operation: str) -> bool:
             return service == "dynamodb" and operation in ("UpdateItem", "PutItem", "DeleteItem")
 
-        def before(service: str, operation: str, _: Any) -> None:
+        def before(service: str, operation: str, params: Any) -> None:
             if (service, operation) == ("mwaa", "InvokeRestApi"):
                 self._check_look()
+            if (service, operation) == ("s3", "CopyObject") and params["Key"].startswith("export/"):
+                self._check_proved(params["Key"].partition(f"{ENVIRONMENT}-")[2].rpartition("-")[0])
             if is_write(service, operation):
                 self._record_before = self.world.record
 
@@ -114,6 +121,15 @@ class Monitors:
                 self._check_write(self._record_before, self.world.record)
 
         self.world.intercept(hook=before, after=after)
+
+    def _check_proved(self, export_id: str) -> None:
+        """Every file of an export was found to be as its manifest says."""
+        for index, promised in enumerate((self.world.read(layout.manifest(ENVIRONMENT, export_id)) or {})["files"]):
+            found = (self.world.read(layout.finding(ENVIRONMENT, export_id, index)) or {}).get("evidence", {})
+            if any(found.get(member) != promised[member] for member in ("bytes", "sha256", "rows")):
+                self.break_("S13", f"{promised['key']} is not as promised")
+            if found.get("problem", "nobody looked") is not None or found["sums"].keys() != promised["sums"].keys():
+                self.break_("S13", f"{promised['key']} was not checked")
 
     def _check_look(self) -> None:
         """The last look before a delete is taken by who holds the lease, at the environment of the record."""
@@ -200,6 +216,7 @@ class Monitors:
             self.break_("S1", "the recorded blueprint is not there as recorded")
         elif json.loads(blueprint)["request"]["MaxWorkers"] != environment.members["MaxWorkers"]:
             self.break_("S1", "the blueprint is not of the environment as it was")
+        self._check_proved(record.get("export_id", ""))
         if datetime.fromisoformat(current[-1].arguments["give_up_at"]) <= self.world.now:
             self.break_("S12", f"deleted at {self.world.now:%H:%M}")
 
@@ -339,6 +356,8 @@ class Monitors:
                 text = json.dumps(event.details, default=str)
                 if any(name in text for name in UNRECOVERABLE):
                     self.break_("S5", f"{self.world.engine.machine_of(arn)} {event.state}: {text[:200]}")
+                if event.details.get("error") in BREAKDOWNS:
+                    self.break_("S14", f"{self.world.engine.machine_of(arn)} {event.state}: {text[:200]}")
                 if _secret(text):
                     self.break_("S4", f"in the history of {self.world.engine.machine_of(arn)} at {event.state}")
         for subject, message in self.world.messages:
