@@ -254,7 +254,7 @@ def test_our_own_template_can_be_made(cloud: LocalCloud) -> None:
     template, folders = translate(OURS, {"EnvironmentName": "dev", "EnvironmentBucketName": "dags"})
     unconditional = {key for key, each in template["Resources"].items() if "Condition" not in each}
     assert unconditional <= set(stack.resources)
-    functions = {folder.name for folder in folders.values()} - {"src"}
+    functions = {folder.name for folder in folders.values()} - {"src", "layers"}
     assert functions == {each.name for each in (OURS.parent / "functions").iterdir() if (each / "app.py").exists()}
 
 
