@@ -15,7 +15,7 @@ from analytics.report.lake import NoLakeError, opened
 from analytics.report.page import drawn
 
 
-def report(lakes: Sequence[str], out: Path, zone: ZoneInfo) -> None:
+def report(*lakes: str, out: Path, zone: ZoneInfo) -> None:
     """Writes the report of one or more lakes. Raises NoLakeError."""
     with opened(*lakes) as opened_lake:
         page = drawn(work_out(opened_lake, zone, datetime.now(UTC)))
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--time-zone", type=ZoneInfo, default=ZoneInfo("UTC"), help="of nights and hours of the week")
     given = parser.parse_args(arguments)
     try:
-        report(given.lake, given.out, given.time_zone)
+        report(*given.lake, out=given.out, zone=given.time_zone)
     except NoLakeError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command
         return 1

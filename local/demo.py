@@ -216,7 +216,7 @@ class Demo:
     def _write_report(self) -> None:
         """The data bucket's report, as `make report` makes it; the path is what a reader opens."""
         page = RESULTS / "report.html"
-        report(f"s3://{self.story.data_bucket}", page, ZoneInfo("UTC"))
+        report(f"s3://{self.story.data_bucket}", out=page, zone=ZoneInfo("UTC"))
         self.good(f"The report of this night is {page.relative_to(ROOT)} ({_bytes(page.stat().st_size)})")
 
     def _show_states(self, night: Chapter, morning: Chapter) -> None:
