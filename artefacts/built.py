@@ -40,8 +40,10 @@ class Artefact:
 
 
 def files(folder: Path) -> list[Path]:
-    """All files in it, however deep."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files in it, however deep; in a layer that is not built (dags/), without what Python has left there."""
+    is_built = BUILD.parent.name in folder.parts
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if is_built or "__pycache__" not in path.parts)
 
 
 def built(build: Path = BUILD) -> list[Artefact]:
