@@ -41,7 +41,7 @@ ONE_IN = {
     "1: retryable after": 12,
     "1: timeout after": 12,
     "1: late": 12,
-    "lie: ": 5,
+    "lie: ": 3,
 }
 """Of what these words name, each state meets one in so many (which: by the seed), unless --all is asked for."""
 MUTANTS_ONE_IN = 6
@@ -55,7 +55,7 @@ RIGHT_THERE = [
     *(str(each) for each in every_disturbance("") if each.group in ("dies", "is redriven", "meets")),
 ]
 """What goes wrong at the state of a mutant, of whatever resource it is."""
-AT_THE_GATE = (" / finding: ", " / proof: ", " / answer: ")
+AT_THE_GATE = (" / finding: ", " / proof: ", " / answer: ", " / lie: ")
 """What the gate and the guards of the delete are there for."""
 EVERY_RESOURCE = ":lambda: StartExport JudgeExport DescribeEnvironment DeleteEnvironment"
 """A resource to which everything can happen."""
@@ -144,8 +144,8 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     chosen |= {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
     beside = [wrong for wrong in RIGHT_THERE if " beside " in wrong]
     chosen |= {f"{way} | {mutant.place} / {wrong}": None for way in ways_to(begin, kinds) for wrong in beside}
-    chosen |= dict.fromkeys(undisturbed)
     chosen |= {name: None for name in passed if any(group in name for group in AT_THE_GATE)}
+    chosen |= dict.fromkeys(undisturbed)
     chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
         chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())

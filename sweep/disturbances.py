@@ -238,14 +238,14 @@ def _record(member: str, value: str) -> Any:
     return strike
 
 
-def _finding(change: Callable[[dict[str, Any]], None] | None) -> Any:
+def _finding(change: Callable[[dict[str, Any]], None] | None, of: str = "evidence") -> Any:
     """What was found about the first file is another when it is judged, or lost."""
 
     def strike(world: World, task: TaskCall, carry_out: CarryOut) -> Any:
         key, s3 = layout.finding(ENVIRONMENT, task.arguments["export_id"], 0), world.cloud.client("s3")
         found = world.read(key)
         if found is not None and change is not None:
-            change(found["evidence"])
+            change(found["evidence"] if of == "evidence" else found)
             s3.put_object(Bucket=world.bucket, Key=key, Body=json.dumps(found).encode())
         elif found is not None:
             s3.delete_object(Bucket=world.bucket, Key=key)
@@ -417,6 +417,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     },
     "finding": {
         "is lost": _finding(None),
+        "is about another manifest": _finding(lambda found: found.update(manifest_version_id="-"), of="finding"),
         "has a problem": _finding(lambda evidence: evidence.update(problem="the bucket did not answer")),
         "is of another size": _finding(lambda evidence: evidence.update(bytes=evidence["bytes"] + 1)),
         "is of other bytes": _finding(lambda evidence: evidence.update(sha256="0" * 64)),

@@ -125,9 +125,18 @@ class Monitors:
     def _check_proved(self, export_id: str) -> None:
         """Every file of an export was found to be as its manifest says."""
         for index, promised in enumerate((self.world.read(layout.manifest(ENVIRONMENT, export_id)) or {})["files"]):
-            found = (self.world.read(layout.finding(ENVIRONMENT, export_id, index)) or {}).get("evidence", {})
+            finding = self.world.read(layout.finding(ENVIRONMENT, export_id, index)) or {}
+            found = finding.get("evidence", {})
+            if finding.get("manifest_version_id") == "-":
+                self.break_("S13", f"{promised['key']} was found by another manifest")
             if any(found.get(member) != promised[member] for member in ("bytes", "sha256", "rows")):
                 self.break_("S13", f"{promised['key']} is not as promised")
+            columns, there = promised["schema"], found.get("schema", [])
+            nulls = found.get("key_nulls") or {}
+            if _names(columns) != _names(there):
+                self.break_("S13", f"{promised['key']} has other columns")
+            if any(nulls.get(name) != 0 for name in promised["key_columns"]):
+                self.break_("S13", f"{promised['key']} has empty keys")
             if found.get("problem", "nobody looked") is not None or found["sums"].keys() != promised["sums"].keys():
                 self.break_("S13", f"{promised['key']} was not checked")
 
@@ -385,6 +394,11 @@ class Monitors:
             self.break_("S6", f"{len(new)} restores into one incarnation")
         if new and (self._deleted_at is None or born < self._deleted_at):
             self.break_("S6", "a restore into an incarnation older than the delete")
+
+
+def _names(schema: list[Any]) -> list[str]:
+    """Of columns: the manifest has pairs, a finding has objects."""
+    return [each["name"] if isinstance(each, dict) else each[0] for each in schema]
 
 
 def _mornings(record: dict[str, str]) -> tuple[str, int]:

@@ -113,8 +113,8 @@ def _dead_evening_and_no_recover(world: World) -> None:
     """The watchdog has no permission to start what looks after the dead, until somebody repairs it."""
 
     def refuse(service: str, operation: str, _: Any) -> None:
-        asked = world.engine.current and (service, operation) == ("stepfunctions", "StartExecution")
-        if asked and world.now < SLEEP_AT + 2 * HOUR:
+        asks = [task.state for task in world.engine.current[-1:]] == ["Have recover look after it"]
+        if asks and (service, operation) == ("stepfunctions", "StartExecution") and world.now < SLEEP_AT + 2 * HOUR:
             raise ClientError(
                 {"Error": {"Code": "AccessDeniedException", "Message": "states:StartExecution"}}, operation
             )
