@@ -47,12 +47,12 @@ def named_query(name: str) -> str:
     return in_duckdb((QUERIES / f"{name}.sql").read_text())
 
 
-def download(s3: Any, bucket: str, folder: Path) -> None:
+def download(s3: Any, bucket: str, folder: Path, prefix: str = "export/") -> None:
     """Copies the lake from a data bucket into `folder`, where open_lake() finds it. `s3` is boto3's client.
 
     The lake is append-only and its names are never used twice: what is there already is not fetched again.
     """
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="export/"):
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for entry in page.get("Contents", ()):
             path = folder / entry["Key"]
             if path.exists():

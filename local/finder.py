@@ -154,7 +154,7 @@ def _tried[T](read: Callable[[], T]) -> T | None:
         zlib.error,
         zipfile.BadZipFile,
         binascii.Error,
-        NotImplementedError,
+        NotImplementedError,  # zipfile's word for a compression that it does not know
         KeyError,
     ):
         return None

@@ -221,8 +221,12 @@ def _object(key: Callable[[World], str], change: Callable[[dict[str, Any]], dict
     return strike
 
 
-def _record(member: str, value: str) -> Any:
-    """A member of the record is another; an empty value stands for the first execution that ever was."""
+def _first_execution(world: World) -> str:
+    return next(iter(world.engine.runs))
+
+
+def _record(member: str, value: Callable[[World], str]) -> Any:
+    """A member of the record is another."""
 
     def strike(world: World, _: TaskCall, carry_out: CarryOut) -> Any:
         if member in world.record:
@@ -231,7 +235,7 @@ def _record(member: str, value: str) -> Any:
                 Key={"environment": {"S": ENVIRONMENT}},
                 UpdateExpression="SET #member = :value",
                 ExpressionAttributeNames={"#member": member},
-                ExpressionAttributeValues={":value": {"S": value or next(iter(world.engine.runs))}},
+                ExpressionAttributeValues={":value": {"S": value(world)}},
             )
         return carry_out()
 
@@ -405,11 +409,11 @@ GROUPS: dict[str, dict[str, Any]] = {
         ),
         "the blueprint is lost": _object(_blueprint, None),
         "the blueprint is another": _object(_blueprint, lambda found: {**found, "another": True}),
-        "the record is about another incarnation": _record("incarnation", "2026-01-01T00:00:00+00:00"),
-        "the record names another blueprint": _record("blueprint_sha256", "0" * 64),
-        "the record names another export": _record("export_id", "another"),
-        "the record says that it is awake": _record("phase", "awake"),
-        "the lease is another's": _record("lease_owner", ""),
+        "the record is about another incarnation": _record("incarnation", lambda _: "2026-01-01T00:00:00+00:00"),
+        "the record names another blueprint": _record("blueprint_sha256", lambda _: "0" * 64),
+        "the record names another export": _record("export_id", lambda _: "another"),
+        "the record says that it is awake": _record("phase", lambda _: "awake"),
+        "the lease is another's": _record("lease_owner", _first_execution),
         "it was created anew": _created_anew,
         "it was updated": _updated,
         "it was deleted": _deleted,

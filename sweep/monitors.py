@@ -124,10 +124,12 @@ class Monitors:
 
     def _check_proved(self, export_id: str) -> None:
         """Every file of an export was found to be as its manifest says."""
-        for index, promised in enumerate((self.world.read(layout.manifest(ENVIRONMENT, export_id)) or {})["files"]):
+        manifest = layout.manifest(ENVIRONMENT, export_id)
+        versions = {version for key, version in self.world.objects() if key == manifest}
+        for index, promised in enumerate((self.world.read(manifest) or {})["files"]):
             finding = self.world.read(layout.finding(ENVIRONMENT, export_id, index)) or {}
             found = finding.get("evidence", {})
-            if finding.get("manifest_version_id") == "-":
+            if finding.get("manifest_version_id") not in versions:
                 self.break_("S13", f"{promised['key']} was found by another manifest")
             if any(found.get(member) != promised[member] for member in ("bytes", "sha256", "rows")):
                 self.break_("S13", f"{promised['key']} is not as promised")

@@ -71,12 +71,8 @@ def _copy_bucket(place: str, folder: Path) -> None:
     if not bucket or below:
         raise NoLakeError(f"{place} is no bucket: the lake begins at its root. Give s3://<bucket>.")
     s3 = boto3.client("s3")
-    download(s3, bucket, folder)
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="ledger/"):
-        for entry in page.get("Contents", ()):
-            path = folder / entry["Key"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            s3.download_file(bucket, entry["Key"], str(path))
+    for part in PARTS:
+        download(s3, bucket, folder, f"{part}/")
 
 
 def _ledger(folder: Path) -> str:
