@@ -31,17 +31,18 @@ from sweep.scenarios import BY_NAME, Played, Player, Scenario, Where, Wrong, pla
 from sweep.tracks import TRACKS, Track
 from sweep.world import ROOT, World
 
+AT_A_TIME = len(os.sched_getaffinity(0)) + 1
+"""Each waits now and then."""
 PAIRS = 40
 ONE_IN = {
-    "meets: ": 12,
+    "meets: ": 16,
     "door: ": 16,
     "person: ": 16,
-    "is redriven: ": 12,
+    "is redriven: ": 16,
     "and everybody hears": 16,
     "1: retryable after": 12,
     "1: timeout after": 12,
     "1: late": 12,
-    "lie: ": 3,
 }
 """Of what these words name, each state meets one in so many (which: by the seed), unless --all is asked for."""
 MUTANTS_ONE_IN = 6
@@ -144,8 +145,8 @@ def probes(mutant: Mutant, played: list[Played]) -> list[Scenario]:
     chosen |= {f"{begin} / {wrong}": None for wrong in RIGHT_THERE if begin}
     beside = [wrong for wrong in RIGHT_THERE if " beside " in wrong]
     chosen |= {f"{way} | {mutant.place} / {wrong}": None for way in ways_to(begin, kinds) for wrong in beside}
-    chosen |= {name: None for name in passed if any(group in name for group in AT_THE_GATE)}
     chosen |= dict.fromkeys(undisturbed)
+    chosen |= {name: None for name in passed if any(group in name for group in AT_THE_GATE)}
     chosen |= {alike[0].name: None for alike in reversed(kinds)}
     for alike in kinds:
         chosen |= dict.fromkeys({tuple(each.ends): each.name for each in alike}.values())
@@ -198,7 +199,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, World(Path(folder) / "home") as world:
         if options.replay:
             return replay(world, parse(options.replay))
-        forks = Forks(len(os.sched_getaffinity(0)), Path(folder) / "scenarios")
+        forks = Forks(AT_A_TIME, Path(folder) / "scenarios")
         everything = options.all or options.only
         chosen = partial(is_chosen, options.only, options.sample, options.seed, {} if everything else ONE_IN)
         tried = options.sample * (1 if everything else MUTANTS_ONE_IN)
@@ -217,7 +218,7 @@ def main() -> int:
             PLAYED.write_text("".join(f"{json.dumps(dataclasses.asdict(each))}\n" for each in scenarios))
         noticed = []
         if options.mutants != "no":
-            forks = Forks(len(os.sched_getaffinity(0)), Path(folder) / "mutants")
+            forks = Forks(AT_A_TIME, Path(folder) / "mutants")
             for mutant in mutants():
                 if options.only in mutant.name and zlib.crc32(f"{mutant.name} {options.seed}".encode()) % tried == 0:
                     forks.run(mutant.name, partial(judge, world, mutant, scenarios), seconds=1800)

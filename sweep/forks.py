@@ -1,4 +1,4 @@
-"""Children of this process, no more at a time than there are cores, each of which reports one line."""
+"""Children of this process, only so many at a time, each of which reports one line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Hangs(BaseException):
 
 
 class Forks:
-    """Hands out as many tokens as there are cores; children give theirs back when they end, however they end."""
+    """Hands out so many tokens; children give theirs back when they end, however they end."""
 
-    def __init__(self, cores: int, reports: Path) -> None:
+    def __init__(self, at_a_time: int, reports: Path) -> None:
         self._take, self._give = os.pipe()
-        os.write(self._give, b"." * cores)
+        os.write(self._give, b"." * at_a_time)
         reports.write_bytes(b"")
         # Children that collect garbage would copy every page of this process.
         gc.collect()

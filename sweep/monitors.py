@@ -317,6 +317,9 @@ class Monitors:
             return  # the next one is already at work
         if last in ("Asleep", "Already asleep") and not self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
+        deleted_at = self.world.record.get("deleted_at", "")
+        if last == "Asleep" and self._deleted_at and not deleted_at.startswith(f"{self._deleted_at:%Y-%m-%dT%H:%M}"):
+            self.break_("S8", f"{machine} says {last!r}, but its record that it was deleted at {deleted_at}")
         if last in ("Awake", "Already awake") and self.unwell():
             self.break_("S8", f"{machine} says {last!r}, but {self.unwell()}")
         if last.startswith("Still awake") and last != OVERTAKEN and self.dying:
@@ -417,6 +420,6 @@ def _text(key: str, body: bytes) -> str:
     if not key.endswith(".parquet"):
         return body.decode("latin-1")
     try:
-        return str(pq.ParquetFile(io.BytesIO(body)).read().to_pydict())
+        return str(pq.ParquetFile(io.BytesIO(body)).read(use_threads=False).to_pydict())
     except Exception:  # a corrupted file: nothing to be read in it but its bytes
         return body.decode("latin-1")

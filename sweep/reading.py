@@ -6,6 +6,7 @@ import io
 import json
 from datetime import UTC
 from typing import Any
+from urllib.parse import unquote
 
 from botocore.awsrequest import AWSResponse
 from botocore.endpoint import Endpoint
@@ -17,12 +18,14 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeKey
 
 from local.moto_seams import Replacer
+from local.mwaa.models import MwaaError, RestApiFailed, mwaa_backends
 
 METADATA = {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0, "RequestId": "memory"}
 
 
 def read_from_memory(replace: Replacer) -> None:
-    """S3's GetObject and DynamoDB's GetItem of what is there, asked for as a whole. All else goes the long way."""
+    """S3's GetObject and DynamoDB's GetItem of what is there, asked for as a whole, and MWAA's InvokeRestApi.
+    All else goes the long way."""
 
     def send_request(self: Endpoint, request_dict: dict[str, Any], operation_model: Any) -> Any:
         found = None
@@ -30,9 +33,13 @@ def read_from_memory(replace: Replacer) -> None:
             found = _object(request_dict["context"]["s3_redirect"]["params"])
         elif operation_model.name == "GetItem":
             found = _item(self.host, json.loads(request_dict["body"]))
+        elif operation_model.name == "InvokeRestApi":
+            found = _rest(self.host, request_dict)
         if found is None:
             return original(self, request_dict, operation_model)
-        return AWSResponse(request_dict["url"], 200, {}, io.BytesIO()), {**found, "ResponseMetadata": dict(METADATA)}
+        status = found.pop("HTTPStatusCode", 200)
+        parsed = {**found, "ResponseMetadata": {**METADATA, "HTTPStatusCode": status}}
+        return AWSResponse(request_dict["url"], status, {}, io.BytesIO()), parsed
 
     original = replace.attribute(Endpoint, "_send_request", send_request)
 
@@ -69,3 +76,18 @@ def _item(host: str, params: dict[str, Any]) -> dict[str, Any] | None:
     except ServiceException:
         return None
     return {"Item": json.loads(json.dumps(item.to_json()["Attributes"]))} if item else {}
+
+
+def _rest(host: str, request_dict: dict[str, Any]) -> dict[str, Any] | None:
+    """None for what botocore would try again."""
+    backend = mwaa_backends[DEFAULT_ACCOUNT_ID][host.split(".")[-3]]
+    name = unquote(request_dict["url_path"].rpartition("/")[2])
+    try:
+        return backend.invoke_rest_api({"Name": name, **json.loads(request_dict["body"])})
+    except MwaaError as error:
+        failed = {"Error": {"Code": error.code, "Message": error.message}, "HTTPStatusCode": 400}
+        if not isinstance(error, RestApiFailed):
+            return failed
+        if error.RestApiStatusCode >= 500:
+            return None
+        return {**failed, "RestApiStatusCode": error.RestApiStatusCode, "RestApiResponse": error.RestApiResponse}

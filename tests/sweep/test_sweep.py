@@ -57,8 +57,11 @@ def test_every_track_ends_well_and_together_they_come_to_every_task_state(in_chi
     assert visited == set(task_states())
 
 
+REST = ("RestApiStatusCode", "RestApiResponse")
+
+
 def test_what_is_read_from_memory_is_what_aws_would_say(world, monkeypatch):
-    s3, dynamodb = world.cloud.client("s3"), world.cloud.client("dynamodb")
+    s3, dynamodb, mwaa = (world.cloud.client(name) for name in ("s3", "dynamodb", "mwaa"))
     (key, version_id), *_ = [each for each in world.objects() if each[0].endswith("owed_dags.json")]
     requests = [{"Key": key}, {"Key": key, "VersionId": version_id}, {"Key": "none"}, {"Key": key, "VersionId": "none"}]
     keys = [{"environment": {"S": "dev"}}, {"environment": {"S": "none"}}]
@@ -70,17 +73,25 @@ def test_what_is_read_from_memory_is_what_aws_would_say(world, monkeypatch):
                 yield {**answer, "Body": answer["Body"].read()}
             except ClientError as error:
                 yield {"code": error.response["Error"]["Code"]}
+        for name, path in [("dev", "/dags"), ("dev", "/dags/none"), ("none", "/dags")]:
+            try:
+                yield mwaa.invoke_rest_api(Name=name, Method="GET", Path=path)
+            except ClientError as error:
+                answer = error.response
+                yield {"code": answer["Error"]["Code"], **{each: answer.get(each) for each in REST}}
         for item in keys:
             yield dynamodb.get_item(TableName=world.outputs["RecordsTableName"], Key=item)
 
     quick = list(answers())
     monkeypatch.setattr(reading, "_object", lambda _: None)
     monkeypatch.setattr(reading, "_item", lambda *_: None)
+    monkeypatch.setattr(reading, "_rest", lambda *_: None)
     for told, truth in zip(quick, answers(), strict=True):
         told.pop("ResponseMetadata", None)
         assert told == {name: truth.get(name) for name in told}
-    assert [set(each) & {"Body", "Item", "code"} for each in quick] == [
-        {"Body"}, {"Body"}, {"code"}, {"code"}, {"Item"}, set(),
+    assert [set(each) & {"Body", "Item", "code", "RestApiResponse"} for each in quick] == [
+        {"Body"}, {"Body"}, {"code"}, {"code"}, {"RestApiResponse"}, {"RestApiResponse", "code"},
+        {"RestApiResponse", "code"}, {"Item"}, set(),
     ]  # fmt: skip
     assert quick[0]["Body"] != quick[1]["Body"], "an older version is another one"
 
