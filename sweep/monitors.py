@@ -24,7 +24,7 @@ LAWS = {
     "S7": "what Airflow knew when it was deleted, it knows again",
     "S8": "the last state of an execution tells the truth",
     "S9": "an execution that nobody stopped ends in a state that says how",
-    "S10": "who says asleep or awake has closed the books and tried to tell, who fails has tried to tell",
+    "S10": "who has begun closes the books, however it ends, and tries to tell",
     "S11": "a human is told of one trouble once, and mornings that are begun again are counted",
     "S12": "nothing is deleted when the sleep would be too short to be worth it",
     "S13": "nothing enters the lake, and nothing is deleted, but what was read back as it was promised",
@@ -297,6 +297,8 @@ class Monitors:
             self.break_("S10", f"{machine} ends at {last!r} and has told nobody")
         if last in ("Asleep", "Awake") and not {"Close the books", "Tell everyone"} <= set(path):
             self.break_("S10", f"{machine} says {last!r} without a word or a record")
+        if failed and machine in ("spin-down", "spin-up") and not _closed_as_begun(path):
+            self.break_("S10", f"{machine} ends at {last!r} and leaves its books open, or never opened them")
         if last in ("Asleep after all", "Awake again"):
             books = self.world.engine.runs[arn].variables["diagnosis"]["books"]
             if bool(books) != ("Close the books" in path):
@@ -409,6 +411,16 @@ def _names(schema: list[Any]) -> list[str]:
 def _mornings(record: dict[str, str]) -> tuple[str, int]:
     """Of which delete mornings were begun again, and how many."""
     return record.get("wakes_of", ""), int(record.get("wakes", 0))
+
+
+def _begun(path: list[str]) -> bool:
+    """Whether an evening or a morning has got the lease."""
+    return "Look at the environment" in path
+
+
+def _closed_as_begun(path: list[str]) -> bool:
+    """Once, or not at all; who could not, has tried."""
+    return sum(state in path for state in ("Close the books", "Write down how it failed")) == _begun(path)
 
 
 def _secret(text: str) -> bool:

@@ -172,7 +172,8 @@ def _environments(
         row["peak_tasks"] = max(row["peak_tasks"], int(each["peak_tasks"]))
     for each in cycles:
         row = row_of(each["environment"])
-        row["nights" if each["action"] == "sleep" else "mornings"] += 1
+        row["nights"] += each["action"] == "sleep"
+        row["mornings"] += each["outcome"] == "awake"
         row["hours_asleep"] += each["hours_asleep"] or 0.0
         row["saved_usd"] += each["saved_usd"] or 0.0
         for name in ("environment_class", "usd_per_hour", "price_source", "price_as_of"):

@@ -14,6 +14,7 @@ from analytics.duckdb_lake import download, open_lake
 
 LEDGER = {
     "environment": "VARCHAR", "cycle_id": "VARCHAR", "action": "VARCHAR", "outcome": "VARCHAR",
+    "error": "VARCHAR",
     "started_at": "VARCHAR", "ended_at": "VARCHAR", "seconds": "BIGINT", "export_id": "VARCHAR",
     "rows": "BIGINT", "verdict": "VARCHAR", "environment_class": "VARCHAR", "usd_per_hour": "DOUBLE",
     "price_source": "VARCHAR", "price_as_of": "VARCHAR", "asleep_from": "VARCHAR", "asleep_until": "VARCHAR",

@@ -7,7 +7,7 @@ with the engine.
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -162,12 +162,19 @@ def _night_and_morning(
     gone = deleted + timedelta(minutes=chance.randrange(8, 20))
     ready = woke + timedelta(minutes=chance.randrange(24, 45))
     night, morning = f"{slept:%Y%m%dT%H%M}-sleep", f"{woke:%Y%m%dT%H%M}-wake"
+    if chance.random() < 0.03:  # a file could not be read back, and everybody stayed awake
+        bad = replace(verdict, reasons=("snapshot/dag_run/0.parquet: 3 rows fewer than promised",))
+        yield ledger.close(
+            **(shared | {"verdict": bad}), cycle_id=night, action="sleep", outcome="failed", error="ExportNotVerified",
+            started_at=slept, deleted_at=None, created_at=None, now=deleted,
+        )  # fmt: skip
+        return
     yield ledger.close(
-        **shared, cycle_id=night, action="sleep", outcome="asleep", started_at=slept, deleted_at=None, created_at=None,
-        now=gone,
+        **shared, cycle_id=night, action="sleep", outcome="asleep", error="", started_at=slept, deleted_at=None,
+        created_at=None, now=gone,
     )  # fmt: skip
     yield ledger.close(
-        **shared, cycle_id=morning, action="wake", outcome="awake", started_at=woke, deleted_at=deleted,
+        **shared, cycle_id=morning, action="wake", outcome="awake", error="", started_at=woke, deleted_at=deleted,
         created_at=woke + timedelta(minutes=1), now=ready,
     )  # fmt: skip
 

@@ -23,6 +23,8 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         event["cycle_id"],
         event["action"],
         event["outcome"],
+        event["error"],
+        event["export_id"],
         started_at=moment(event["started_at"]),
         now=datetime.now(UTC),
     )

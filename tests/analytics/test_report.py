@@ -236,9 +236,9 @@ def test_environments_stand_side_by_side(lake: Path, report: Path, open_page: Op
 
 def closed(environment: str, begin: datetime, hours: float) -> ledger.CycleRecord:
     return ledger.close(
-        environment=environment, cycle_id=f"{begin:%Y%m%d}-wake", action="wake", outcome="awake", export_id="x",
-        verdict=None, environment_class="mw1.small", price=prices.recorded("mw1.small"), deleted_at=begin,
-        started_at=begin + timedelta(hours=hours), created_at=begin + timedelta(hours=hours),
+        environment=environment, cycle_id=f"{begin:%Y%m%d}-wake", action="wake", outcome="awake", error="",
+        export_id="x", verdict=None, environment_class="mw1.small", price=prices.recorded("mw1.small"),
+        deleted_at=begin, started_at=begin + timedelta(hours=hours), created_at=begin + timedelta(hours=hours),
         now=begin + timedelta(hours=hours, minutes=30),
     )  # fmt: skip
 

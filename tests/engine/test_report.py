@@ -51,7 +51,7 @@ def test_a_bucket_s_report_says_what_the_database_says(
         )
     rows = sum(file.rows for file in manifest.files)
     night = ledger.close(
-        environment=ENVIRONMENT, cycle_id="night", action="sleep", outcome="asleep", export_id=EXPORT,
+        environment=ENVIRONMENT, cycle_id="night", action="sleep", outcome="asleep", error="", export_id=EXPORT,
         started_at=manifest.snapshot_at, deleted_at=None, created_at=datetime.fromisoformat(INCARNATION),
         verdict=Verdict("complete", ENVIRONMENT, EXPORT, "m", "1", 1, rows, (), ""), environment_class="mw1.small",
         price=prices.recorded("mw1.small"), now=datetime.now(UTC),

@@ -356,7 +356,7 @@ def test_an_environment_gone_between_look_and_delete_counts_as_deleted(evening: 
 
 def test_the_night_and_the_morning_are_in_the_ledger(evening: Night, capsys: pytest.CaptureFixture[str]) -> None:
     started = (evening.now - timedelta(minutes=30)).isoformat()
-    asked = {"cycle_id": "c1", "started_at": started, "action": "sleep", "outcome": "asleep"}
+    asked = {"cycle_id": "c1", "started_at": started, "action": "sleep", "outcome": "asleep", "error": ""}
     night = evening.run("close_cycle", **asked)
     assert 1800 <= night["seconds"] < 2100
     assert (night["hours_asleep"], night["saved_usd"]) == (0.0, 0.0)
@@ -384,5 +384,6 @@ def test_the_night_and_the_morning_are_in_the_ledger(evening: Night, capsys: pyt
 def test_an_environment_without_papers_still_closes_its_books(night: Night) -> None:
     night.event = {"environment": ENVIRONMENT}
     started = night.now.isoformat()
-    closed = night.run("close_cycle", cycle_id="c", action="wake", outcome="awake", started_at=started)
+    asked = {"cycle_id": "c", "action": "wake", "outcome": "awake", "error": "", "export_id": ""}
+    closed = night.run("close_cycle", started_at=started, **asked)
     assert (closed["hours_asleep"], closed["saved_usd"]) == (0.0, 0.0)

@@ -211,9 +211,11 @@ class Model:
         """Whether the write of this state is allowed; then it is done."""
         me = values[":me"]
         if state == "Take the lease":
-            return self.owner in ("", me) and self._taken_by(me)
+            return self.owner in ("", me) and self._taken_by(me, values)
         if state == "Take over the lease":
-            return self.owner in ("", values[":owner"]) and self.fence == values[":fence"] and self._taken_by(me)
+            return (
+                self.owner in ("", values[":owner"]) and self.fence == values[":fence"] and self._taken_by(me, values)
+            )
         if self.owner != me or self.fence != values[":fence"]:
             return False
         if state == "Record that it is waking" and "blueprint_key" not in self.item:
@@ -225,8 +227,9 @@ class Model:
             self.owner = ""
         return True
 
-    def _taken_by(self, me: str) -> bool:
+    def _taken_by(self, me: str, values: dict[str, Any]) -> bool:
         self.owner, self.fence = me, self.fence + 1
+        self.item |= {"cycle_id": values[":cycle"]}
         return True
 
     def may(self, me: str, fence: int) -> bool:
@@ -275,7 +278,7 @@ class Functions:
     def decide(self, event: dict[str, Any]) -> dict[str, Any]:
         late = (self.world.now + timedelta(hours=10)).isoformat()
         now = self.world.now.isoformat(timespec="seconds")
-        common = {"act": True, "reason": "asked", "environment": "dev", "cycle_id": "c", "force": True}
+        common = {"act": True, "reason": "asked", "environment": "dev", "cycle_id": event["execution"], "force": True}
         return {**common, "start_at": now, "give_up_at": late, "accept_clashes": False}
 
     def check_lease_holder(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,11 @@ class Story:
         body = self.cloud.client("s3").get_object(Bucket=self.stack.outputs["DataBucketName"], Key=key)["Body"]
         return json.loads(body.read())
 
+    @property
+    def ledger(self):
+        """The records of all nights and mornings, in the order in which they began."""
+        return sorted((self.read(key) for key in self.keys("ledger/")), key=lambda record: record["started_at"])
+
     def at(self, when):
         self.cloud.clock.sleep_until(when)
 

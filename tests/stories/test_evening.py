@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from tests.stories.conftest import BUCKET, SLEEP_AT, WAKE_AT
+from transient_mwaa.domain import layout
 
 pytestmark = pytest.mark.stories
 
@@ -32,7 +33,8 @@ def test_a_happy_night(night):
     assert night.read("environments/dev/owed_dags.json")["dag_ids"] == sorted(night.active_dags_before)
     assert night.messages[-1][0] == "Asleep: dev"
     assert [key for key in night.keys("export/dag_run/dt=2026-11-23/") if key.endswith(".parquet")]
-    assert night.keys("ledger/environment=dev/")
+    (record,) = night.ledger
+    assert (record["action"], record["outcome"], record["error"], record["verdict"]) == ("sleep", "asleep", "", "good")
 
 
 def test_nothing_that_is_secret_is_in_clear(night):
@@ -169,6 +171,9 @@ def test_a_lost_row_keeps_the_environment(night):
     assert night.ended == "Still awake: the export could not be verified"
     assert stays_awake_as_it_was(night)
     assert night.keys("export/") == []
+    (record,) = night.ledger
+    assert (record["outcome"], record["error"], record["verdict"]) == ("failed", "ExportNotVerified", "bad")
+    assert night.read(layout.verdict("dev", record["export_id"]))["reasons"]
 
 
 def test_a_flipped_byte_keeps_the_environment(night):

@@ -179,6 +179,10 @@ def test_a_second_morning_completes_a_failed_restore(morning):
     morning.finish(morning.begin("wake", {"environment": "dev"}))
     assert morning.ended == "Awake"
     assert morning.active_dags == morning.active_dags_before
+    _, failed, woken = morning.ledger
+    assert (failed["outcome"], failed["error"], failed["hours_asleep"]) == ("failed", "DagRunFailed", 0.0)
+    assert (woken["outcome"], woken["error"]) == ("awake", "")
+    assert woken["hours_asleep"] > 9, "of one sleep, told once"
 
 
 def test_a_dag_that_is_parsed_late_is_still_given_back(morning):

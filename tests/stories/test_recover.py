@@ -101,6 +101,9 @@ def test_an_evening_that_dies_while_it_exports_gives_the_dags_back(quiet):
     assert arn in message
     assert "ABORTED" in message
     assert quiet.calls("delete_environment") == []
+    (record,) = quiet.ledger
+    assert (record["action"], record["outcome"], record["error"]) == ("sleep", "failed", "ABORTED")
+    assert record["started_at"].startswith("2026-11-23T20:00")
 
 
 @pytest.mark.parametrize("function", ["quiesce", "promote_export"])
@@ -173,6 +176,23 @@ def test_an_evening_that_dies_while_it_waits_for_the_deletion_is_finished(quiet)
     assert quiet.record["phase"] == "asleep"
     assert "lease_owner" not in quiet.record
     assert len(quiet.messages) == 1
+
+
+def test_an_evening_that_could_not_watch_its_deletion_is_one_night_in_the_ledger(quiet):
+    def refuse(_):
+        raise PermissionError("airflow:GetEnvironment")
+
+    quiet.cloud.before("delete_environment", lambda _: quiet.cloud.replace("describe_environment", refuse))
+    quiet.at(SLEEP_AT)
+    quiet.finish(quiet.begin("sleep"))
+    assert quiet.ended == "Falling asleep, but nobody watches"
+    (failed,) = quiet.ledger
+    assert (failed["outcome"], failed["error"]) == ("failed", "PermissionError")
+    quiet.cloud.replace("describe_environment", None)
+    assert "Asleep after all" in watch(quiet, 3)
+    (finished,) = quiet.ledger
+    assert finished["cycle_id"] == failed["cycle_id"]
+    assert (finished["outcome"], finished["error"], finished["verdict"]) == ("asleep", "", "good")
 
 
 def test_recover_that_dies_over_it_is_recovered(quiet):

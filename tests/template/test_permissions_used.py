@@ -30,7 +30,6 @@ NEVER_PLAYED = {
     ("check_lease_holder", "states:DescribeExecution", "*-recover:*"): "recover may die while it holds the lease, too",
     ("environment", "s3:AbortMultipartUpload", "*"): "large files go in parts; the stand-in's are small",
     ("environment", "s3:GetObject", "*/snapshots/*"): "the DAG looks first whether its manifest is there already",
-    ("recover", "lambda:InvokeFunction", "*-CloseCycleFunction"): "ends a morning that was done but for its books",
     ("start_restore", "s3:PutObject", "*/owed_dags.json"): "only after somebody else has deleted the environment",
     ("watchdog", "kms:*", "*"): "tells a human only when it cannot start recover",
     ("watchdog", "sns:Publish", "*"): "likewise",

@@ -26,6 +26,8 @@ CAUGHT_AND_GOES_ON = {
     ("spin_down", "Tell everyone"): "it is asleep; a lost good-night message is no reason for an alarm",
     ("extract_history", "Look at the extract"): "an evening deletes what an extract was reading, and carries its rows",
     ("spin_up", "Tell everyone"): "it is awake; a lost good-morning message is no reason for an alarm",
+    ("spin_down", "Write down how it failed"): "a human was told already; the ledger lacks a night",
+    ("spin_up", "Write down how it failed"): "likewise, a morning",
     ("recover", "Ask whether a human knows"): "the remedy matters more; and rather told twice than never",
     ("recover", "Remember what was told"): "a human was told; at worst once more",
     ("recover", "Remember that a human was told"): "likewise",

@@ -305,7 +305,7 @@ def test_the_dashboard_shows_every_alarm_and_metrics_that_somebody_writes(templa
         else:
             assert (namespace, dimensions[0]) == ("AWS/States", "StateMachineArn")
     assert shown == {
-        "Asleep", "Awake", "AwakeAsPlanned", "HoursAsleep", "SavedUsd", "ExportedRows", "LakeRows",
+        "Asleep", "Awake", "Failed", "AwakeAsPlanned", "HoursAsleep", "SavedUsd", "ExportedRows", "LakeRows",
     }  # fmt: skip
     assert shown <= written
 

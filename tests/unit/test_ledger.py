@@ -30,6 +30,7 @@ def closed(**changed: Any) -> ledger.CycleRecord:
         "cycle_id": "c",
         "action": "wake",
         "outcome": "awake",
+        "error": "",
         "started_at": MORNING.replace(minute=5),
         "export_id": "x",
         "verdict": GOOD,
@@ -60,6 +61,18 @@ def test_a_class_without_a_price_saves_an_unknown_sum() -> None:
     own = closed(environment_class="mw2.giant", price=prices.recorded("mw2.giant"))
     assert own.saved_usd is None
     assert "unknown (no price for mw2.giant)" in own.summary
+
+
+def test_a_night_that_failed_says_by_which_error_and_what_the_gate_said() -> None:
+    bad = replace(GOOD, reasons=("a row is missing",))
+    own = closed(action="sleep", outcome="failed", error="ExportNotVerified", verdict=bad)
+    assert (own.outcome, own.error, own.verdict, own.rows) == ("failed", "ExportNotVerified", "bad", 1234)
+    assert own.summary == "dev: its sleep failed after 40 min (ExportNotVerified)."
+
+
+def test_a_morning_that_failed_leaves_its_sleep_to_the_next_one() -> None:
+    own = closed(outcome="failed", error="CreateFailed")
+    assert (own.hours_asleep, own.saved_usd, own.asleep_from) == (0.0, 0.0, "")
 
 
 def test_an_environment_that_never_slept_has_saved_nothing() -> None:

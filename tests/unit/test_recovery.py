@@ -147,6 +147,15 @@ def test_after_the_delete_there_is_only_forward(phase):
     assert look(deleted, THERE, "Mon 21:00", holder=STOPPED).remedy is Remedy.GIVE_BACK, "it came to nothing"
 
 
+def test_an_evening_that_died_in_silence_is_in_the_books_as_failed_and_one_that_did_not_has_been_there():
+    died = look(fell(cycle_id="c", export_id="yesterdays"), THERE, "Mon 20:30", holder=STOPPED)
+    assert (died.books, died.outcome, died.error, died.export_id) == ("sleep", "failed", "ABORTED", "")
+    assert (died.cycle_id, died.started_at) == ("c", iso("Mon 20:00"))
+    assert look(fell(), THERE, "Mon 20:30", holder=DEAD).books == ""
+    gone = look(fell(cycle_id="c", export_id="tonights"), GONE, "Mon 21:00", holder=DEAD)
+    assert (gone.books, gone.outcome, gone.error, gone.export_id) == ("sleep", "asleep", "", "tonights")
+
+
 def test_two_who_close_the_same_books_write_the_same_page():
     first = look(fell(), GONE, "Mon 21:00", holder=STOPPED)
     second = look(fell(lease_owner=ANOTHER_RECOVER, interrupted=EVENING), GONE, "Mon 22:00", holder=STOPPED)

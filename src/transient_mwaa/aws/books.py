@@ -28,24 +28,27 @@ class Books:
         environment: str,
         cycle_id: str,
         action: Literal["sleep", "wake"],
-        outcome: str,
+        outcome: Literal["asleep", "awake", "failed"],
+        error: str,
+        export_id: str,
         started_at: datetime,
         now: datetime,
     ) -> ledger.CycleRecord:
-        """Writes the cycle's record into the ledger and returns it."""
+        """Writes the cycle's record into the ledger and returns it; `error` and `export_id` are "" for none."""
         record = self._records.read(environment)
         blueprint = self._bucket.find(record.blueprint_key) if record.blueprint_key else None
         document = blueprint.json() if blueprint else {}
         environment_class = document.get("request", {}).get("EnvironmentClass", "")
         cut_off = self._bucket.find(layout.cut_off(environment))
-        verdict = Exports(self._bucket).verdict(environment, record.export_id) if record.export_id else None
+        verdict = Exports(self._bucket).verdict(environment, export_id) if export_id else None
         closed = ledger.close(
             environment=environment,
             cycle_id=cycle_id,
             action=action,
             outcome=outcome,
+            error=error,
             started_at=started_at,
-            export_id=record.export_id,
+            export_id=export_id,
             verdict=verdict,
             environment_class=environment_class,
             price=self._price_list.price(environment_class),

@@ -37,6 +37,8 @@ class Record:
     lease_owner: str = ""
     lease_fence: int = 0
     lease_taken_at: str = ""
+    cycle_id: str = ""
+    """The night or the morning that has taken it last: the name of its record in the ledger."""
     phase: str = ""
     incarnation: str = ""
     restored_incarnation: str = ""

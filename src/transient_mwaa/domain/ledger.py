@@ -17,20 +17,21 @@ class CycleRecord:
     environment: Annotated[str, "Name of the environment."]
     cycle_id: Annotated[str, "The night or the morning."]
     action: Annotated[Literal["sleep", "wake"], "sleep for a night, wake for a morning."]
-    outcome: Annotated[str, "How it ended: asleep or awake."]
+    outcome: Annotated[Literal["asleep", "awake", "failed"], "How it ended: asleep or awake, as it should, or failed."]
+    error: Annotated[str, "Name of the error, or how its execution ended; empty unless it failed."]
     started_at: Annotated[str, "When it began."]
     ended_at: Annotated[str, "When its books were closed."]
     seconds: Annotated[int, "The time between."]
-    export_id: Annotated[str, "The last verified export, which a night made and a morning restored; empty for none."]
-    rows: Annotated[int | None, "Rows of that export, of all its tables; null where its verdict is gone."]
-    verdict: Annotated[Literal["good", "bad", "unknown"], "What the gate said of that export."]
+    export_id: Annotated[str, "The export that the night made or the morning restored; empty for none."]
+    rows: Annotated[int | None, "Rows of that export, of all its tables; null without a verdict."]
+    verdict: Annotated[Literal["good", "bad", "unknown"], "What the gate said of that export; unknown before it did."]
     environment_class: Annotated[str, "Class of the environment, as mw1.small."]
     usd_per_hour: Annotated[float | None, "Price of an hour of the base environment; null where nobody knows it."]
     price_source: Annotated[str, "Whose price that is: AWS's price list, or the recorded table."]
     price_as_of: Annotated[str, "Date of that list or table."]
     asleep_from: Annotated[str, "When the delete was accepted; empty in a night, and where nothing slept."]
     asleep_until: Annotated[str, "When the environment was created again; likewise."]
-    hours_asleep: Annotated[float, "Hours between; 0 in a night, which does not know them yet."]
+    hours_asleep: Annotated[float, "Hours between; 0 unless a morning has woken it."]
     saved_usd: Annotated[float | None, "Those hours at that price; null without a price."]
     cut_off: Annotated[tuple[str, ...], "Runs that the drain policy force cut off, as `dag_id (run_id)`."] = ()
     eager_dags: Annotated[
@@ -44,6 +45,8 @@ class CycleRecord:
     def summary(self) -> str:
         """One or two sentences for a human."""
         minutes = f"{self.seconds / 60:.0f} min"
+        if self.outcome == "failed":
+            return f"{self.environment}: its {self.action} failed after {minutes} ({self.error})."
         if self.action == "sleep":
             done = f"{self.environment} is {self.outcome} after {minutes}. Verified export: {self.export_id}."
             return done + self._remarks
@@ -79,7 +82,8 @@ def close(
     environment: str,
     cycle_id: str,
     action: Literal["sleep", "wake"],
-    outcome: str,
+    outcome: Literal["asleep", "awake", "failed"],
+    error: str,
     started_at: datetime,
     export_id: str,
     verdict: Verdict | None,
@@ -91,14 +95,15 @@ def close(
     cut_off: tuple[str, ...] = (),
     eager_dags: tuple[str, ...] = (),
 ) -> CycleRecord:
-    """The record of a cycle that ends now. Only a morning has hours asleep: the night does not know them yet."""
-    sleep = asleep(deleted_at, created_at, now) if action == "wake" else None
+    """The record of a cycle that ends now. Only one that has woken it has hours asleep: others do not know them yet."""
+    sleep = asleep(deleted_at, created_at, now) if (action, outcome) == ("wake", "awake") else None
     hours = (sleep[1] - sleep[0]).total_seconds() / 3600 if sleep else 0.0
     return CycleRecord(
         environment=environment,
         cycle_id=cycle_id,
         action=action,
         outcome=outcome,
+        error=error,
         started_at=started_at.isoformat(timespec="seconds"),
         ended_at=now.isoformat(timespec="seconds"),
         seconds=max(0, round((now - started_at).total_seconds())),

@@ -152,8 +152,9 @@ class Diagnosis:
     """One remedy and its reason. `trouble` names what a human has to know ("" for nothing): told once by this name.
 
     `take`: the lease is needed first, from `owner` under `fence`. `phase` is what is to be recorded, `books` the cycle
-    to be closed (sleep, wake or ""). `name` is the execution to be started, one name for one need. `as_planned` is
-    False while people have to do without an environment that was promised to them.
+    to be closed (sleep, wake or ""), with its `outcome` and what else its record has. `name` is the execution to be
+    started, one name for one need. `as_planned` is False while people have to do without an environment that was
+    promised to them.
     """
 
     environment: str
@@ -169,6 +170,9 @@ class Diagnosis:
     phase: str = ""
     webserver_url: str = ""
     books: str = ""
+    outcome: str = ""
+    error: str = ""
+    export_id: str = ""
     cycle_id: str = ""
     started_at: str = ""
     name: str = ""
@@ -203,6 +207,9 @@ def diagnose(seen: Seen, calendar: Calendar, now: datetime) -> Diagnosis:
     record = seen.record
     since = record.lease_taken_at or now.isoformat(timespec="seconds")
     wakes = _wakes(record) + 1 if remedy is Remedy.WAKE else 0
+    phase = Phase.ASLEEP if remedy is Remedy.FINISH_SLEEP else Phase.AWAKE
+    books = _books(remedy, seen)
+    failed = books == "sleep" and phase is Phase.AWAKE
     return Diagnosis(
         environment=record.environment,
         remedy=remedy,
@@ -214,10 +221,13 @@ def diagnose(seen: Seen, calendar: Calendar, now: datetime) -> Diagnosis:
         owner=record.lease_owner,
         fence=str(record.lease_fence),
         interrupted=seen.interrupted,
-        phase=Phase.ASLEEP if remedy is Remedy.FINISH_SLEEP else Phase.AWAKE,
+        phase=phase,
         webserver_url=seen.webserver_url,
-        books=_books(remedy, record),
-        cycle_id=run_name(patience.moment(since), seen.interrupted or seen.execution),
+        books=books,
+        outcome="failed" if failed else phase,
+        error=_status(seen) if failed else "",
+        export_id="" if failed else record.export_id,
+        cycle_id=record.cycle_id or run_name(patience.moment(since), seen.interrupted or seen.execution),
         started_at=since,
         name=_name(remedy, seen, expected, wakes, now),
         asked_at=now.isoformat(timespec="seconds"),
@@ -427,10 +437,13 @@ def _wakes(record: Record) -> int:
     return record.wakes if record.wakes_of == record.deleted_at else 0
 
 
-def _books(remedy: Remedy, record: Record) -> str:
-    if remedy is Remedy.FINISH_SLEEP:
-        return "sleep"
-    return "wake" if remedy is Remedy.GIVE_BACK and record.phase == Phase.WAKING else ""
+def _books(remedy: Remedy, seen: Seen) -> str:
+    """An evening that has failed by itself has closed them; one that died in silence could not."""
+    phase = seen.record.phase
+    if remedy is Remedy.GIVE_BACK and phase == Phase.WAKING:
+        return "wake"
+    died_halfway = phase in (Phase.FALLING_ASLEEP, Phase.DELETE_ACCEPTED) and bool(_silent_trouble(seen))
+    return "sleep" if remedy is Remedy.FINISH_SLEEP or (remedy is Remedy.GIVE_BACK and died_halfway) else ""
 
 
 def _name(remedy: Remedy, seen: Seen, expected: Expected, wakes: int, now: datetime) -> str:
@@ -447,8 +460,11 @@ def _name(remedy: Remedy, seen: Seen, expected: Expected, wakes: int, now: datet
 def _of_the_dead(seen: Seen) -> str:
     if not seen.interrupted:
         return "An earlier run"
-    status = seen.endings.get(seen.interrupted, Ending()).status or "long ago"
-    return f"Execution {seen.interrupted}, which ended {status},"
+    return f"Execution {seen.interrupted}, which ended {_status(seen)},"
+
+
+def _status(seen: Seen) -> str:
+    return seen.endings.get(seen.interrupted, Ending()).status or "long ago"
 
 
 def _stopped(execution: str) -> str:
