@@ -111,7 +111,7 @@ class Demo:
             findings, canaries = self._search()
 
         with self.chapter("What does the lake say?"):
-            self._write_report()
+            self.write_report()
 
         self._show_states(night, morning)
         self._show_costs(night, morning)
@@ -213,7 +213,7 @@ class Demo:
             self.good(f"None of {len(story.secrets.values)} secrets is in clear in any object, log, record or history")
         return plain, len(seen)
 
-    def _write_report(self) -> None:
+    def write_report(self) -> None:
         """The data bucket's report, as `make report` makes it; the path is what a reader opens."""
         page = RESULTS / "report.html"
         report(f"s3://{self.story.data_bucket}", out=page, zone=ZoneInfo("UTC"))

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from moto.backends import get_backend
+from rich.console import Console
 
+from local.demo import RESULTS, Demo
 from local.finder import UNREADABLE, find
-from local.story import ENVIRONMENT, Chapter, Story
+from local.story import ENVIRONMENT, ROOT, Chapter, Story
 from local.workload.people import PAUSED
 
 pytestmark = [pytest.mark.cycle, pytest.mark.timeout(1500)]
@@ -130,6 +132,18 @@ def test_history_is_in_the_lake(story: Story, morning: Chapter) -> None:
     rows = story.history_rows()
     assert {"dag_run", "task_instance", "log"} <= set(rows)
     assert rows["dag_run"] >= len(story.evening.rows["dag_run"]) if story.evening else False
+
+
+def test_the_demo_ends_with_a_report_of_the_bad_nights_and_the_good_one(story: Story, morning: Chapter) -> None:
+    told = io.StringIO()
+    Demo(story, Console(file=told, width=200)).write_report()
+    page = RESULTS / "report.html"
+    assert str(page.relative_to(ROOT)) in told.getvalue()
+    text = page.read_text()
+    nights = [text.count(f"Night: {ended}") for ended in ("failed (ExportNotVerified)", "asleep")]
+    assert (nights, text.count("Morning: awake")) == ([2, 1], 1)
+    assert [text.count(f'class="verdict {verdict}"') for verdict in ("bad", "good", "unknown")] == [2, 1, 0]
+    assert all(f">{dag_id}</button>" in text for dag_id in story.active_before)
 
 
 def test_no_secret_is_in_clear_and_the_search_works(story: Story, morning: Chapter) -> None:
