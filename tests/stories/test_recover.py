@@ -427,7 +427,13 @@ def test_a_watchdog_that_can_start_nothing_tells_a_human(quiet):
             look = quiet.begin("watchdog")
             refused.enter_context(quiet.cloud.intercept(refuse))
         quiet.finish(look)
-    assert quiet.ended == "Not looked after: recover could not be started"
+        assert quiet.ended == "Not looked after: recover could not be started"
+        refused.close()
+        with quiet.cloud.clock.held():
+            look = quiet.begin("watchdog")
+            refused.enter_context(quiet.cloud.intercept(refuse))
+        quiet.finish(look)
+    assert quiet.ended == "Not looked after, as a human knows already"
     ((subject, message),) = quiet.messages
     assert subject == "Transient MWAA needs you"
     assert "Not yours." in message

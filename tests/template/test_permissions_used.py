@@ -32,6 +32,7 @@ NEVER_PLAYED = {
     ("environment", "s3:GetObject", "*/snapshots/*"): "the DAG looks first whether its manifest is there already",
     ("start_restore", "s3:PutObject", "*/owed_dags.json"): "only after somebody else has deleted the environment",
     ("watchdog", "kms:*", "*"): "tells a human only when it cannot start recover",
+    ("watchdog", "lambda:InvokeFunction", "*-TellOnceFunction"): "likewise",
     ("watchdog", "sns:Publish", "*"): "likewise",
     ("write_blueprint", "kms:DescribeKey", "*"): "only for an environment with a key of its own",
     ("write_blueprint", "s3:GetObject", "*"): "only for a file that the environment does not pin to a version",

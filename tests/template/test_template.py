@@ -194,7 +194,8 @@ def test_the_watchdog_may_start_recover_and_nothing_else(template):
     statements = statements_of(template, "Watchdog")
     (started,) = [each["Resource"] for each in statements if "states:StartExecution" in each["Action"]]
     (invoked,) = [each["Resource"] for each in statements if each["Action"] == "lambda:InvokeFunction"]
-    assert (started, invoked) == ({"Ref": "Recover"}, [{"Fn::GetAtt": ["DiagnoseFunction", "Arn"]}])
+    functions = [{"Fn::GetAtt": [name, "Arn"]} for name in ("DiagnoseFunction", "TellOnceFunction")]
+    assert (started, invoked) == ({"Ref": "Recover"}, functions)
     kinds = {name: template["Resources"][name]["Properties"].get("Type", "STANDARD") for name in MACHINES}
     assert {name for name, kind in kinds.items() if kind == "EXPRESS"} == {"Watchdog"}
 
