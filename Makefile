@@ -68,7 +68,10 @@ build: build/sizes.json  ## Build the stack for sam deploy, and weigh every func
 # What lies in a folder that goes into the cloud.
 SOURCES := $(shell find dags functions layers sample src statemachine -type f -not -name '*.pyc')
 
-.aws-sam/build/template.yaml: template.yaml samconfig.toml $(SOURCES) | .venv/ready .venv-sam/ready
+# What they take out of a build is only there again after the next.
+LEAN := artefacts/lean.py artefacts/elf.py artefacts/bytecode.py
+
+.aws-sam/build/template.yaml: template.yaml samconfig.toml $(SOURCES) $(LEAN) | .venv/ready .venv-sam/ready
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build
 
 build/sizes.json: .aws-sam/build/template.yaml | .venv/ready
@@ -77,13 +80,13 @@ build/sizes.json: .aws-sam/build/template.yaml | .venv/ready
 # The same libraries for this machine, which cannot import those that were compiled for another.
 PINNED := $(wildcard src/requirements.txt layers/*.txt functions/*/requirements.txt)
 
-build/native/ready: $(PINNED) | .venv/ready $(UV)
+build/native/ready: $(PINNED) $(LEAN) | .venv/ready $(UV)
 	rm -rf build/native
 	for each in $(PINNED); do \
 	  $(UV) pip install --quiet --python $(PY) --no-deps --require-hashes --target build/native/$${each%.txt} \
 	    --requirement $$each || exit; \
 	done
-	$(PY) -m artefacts.bytecode build/native
+	$(PY) -m artefacts.lean $(PINNED:%.txt=build/native/%)
 	touch $@
 
 install-dags: .venv/ready  ## DAGs, requirements and options for an environment: ENVIRONMENT=... [STACK=...] [APPLY=yes].

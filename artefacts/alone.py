@@ -1,4 +1,4 @@
-"""Imports a handler in a process of its own that has nothing but the artefact, its layers and what Lambda brings."""
+"""Runs Python in a process of its own that has nothing but a built function, its layers and what Lambda brings."""
 
 from __future__ import annotations
 
@@ -87,13 +87,17 @@ def search_path(artefact: Artefact, sdk: Path) -> list[Path]:
     return [*path, sdk]
 
 
-def import_alone(artefact: Artefact, path: Iterable[Path], variables: Mapping[str, str] | None = None) -> Imported:
-    """Imports the handler in a new process: no site-packages, no current folder, no bytecode written.
+def run_alone(
+    artefact: Artefact,
+    path: Iterable[Path],
+    script: str,
+    arguments: Iterable[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a new process: no site-packages, no current folder, no bytecode written.
 
-    `variables` are set beside the template's. Raises NotImported.
+    `variables` are set beside the template's.
     """
-    module, _, name = artefact.handler.replace("/", ".").rpartition(".")
-    script = f"import sys; sys.path[:0] = {[str(each) for each in path]!r}{_IMPORT}"
     environ = {
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -103,8 +107,9 @@ def import_alone(artefact: Artefact, path: Iterable[Path], variables: Mapping[st
         **artefact.variables,
         **(variables or {}),
     }
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", script, module, name],
+    script = f"import sys; sys.path[:0] = {[str(each) for each in path]!r}\n{script}"
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", script, *arguments],
         capture_output=True,
         check=False,
         cwd="/",
@@ -112,6 +117,12 @@ def import_alone(artefact: Artefact, path: Iterable[Path], variables: Mapping[st
         text=True,
         timeout=120,
     )
+
+
+def import_alone(artefact: Artefact, path: Iterable[Path], variables: Mapping[str, str] | None = None) -> Imported:
+    """Imports the handler, as run_alone does. Raises NotImported."""
+    module, _, name = artefact.handler.replace("/", ".").rpartition(".")
+    done = run_alone(artefact, path, _IMPORT, (module, name), variables)
     if done.returncode != 0:
         raise NotImported(f"{artefact.name}: {done.stderr}")
     return Imported(**json.loads(done.stdout.splitlines()[-1]))

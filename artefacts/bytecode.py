@@ -1,37 +1,28 @@
-"""Compiles what goes into the cloud: Lambda cannot keep bytecode, so that every cold start would compile anew.
+"""Bytecode of what goes into the cloud: Lambda cannot keep any, so that every cold start would compile anew.
 
-    python -m artefacts.bytecode FOLDER [AS]
-
-AS is where FOLDER will lie (/opt), for tracebacks. The bytecode is for this Python's minor version, which is Lambda's,
-and is never compared with its source, whose time changes on the way. Parts of libraries of which little is imported
-are left out: bytecode counts towards a function's size.
+It is for this Python's minor version, which is Lambda's, and is never compared with its source, whose time changes on
+the way. Docstrings are left out, a fifth of it; asserts stay.
 """
 
-import compileall
-import py_compile
-import re
-import sys
-from pathlib import Path
+import ast
+import importlib.util
+import marshal
 
-HARDLY_IMPORTED = re.compile(
-    r"/(aws_lambda_powertools/(event_handler|utilities)|holidays/(countries|financial)|pyarrow/tests|urllib3/contrib)/"
-)
-
-
-def compiled(folder: Path, lies_in: str = "") -> None:
-    """Adds __pycache__ beside the sources. Raises RuntimeError if one cannot be compiled."""
-    done = compileall.compile_dir(
-        folder,
-        maxlevels=20,
-        quiet=1,
-        rx=HARDLY_IMPORTED,
-        stripdir=str(folder) if lies_in else None,
-        prependdir=lies_in or None,
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )
-    if not done:
-        raise RuntimeError(f"Not everything in {folder} can be compiled; see above.")
+UNCHECKED_HASH = 1
+"""PEP 552's flags: a hash of the source, which nobody checks."""
+HEAD = 16
+"""Bytes before the code: Python's version, the flags, and from 8 on the hash of the source."""
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-if __name__ == "__main__":
-    compiled(Path(sys.argv[1]), *sys.argv[2:])
+def compiled(source: bytes, lies_in: str) -> bytes:
+    """The content of a .pyc file. `lies_in`: where the source is said to lie, for tracebacks. Raises SyntaxError."""
+    tree = ast.parse(source, lies_in)
+    for node in ast.walk(tree):
+        while isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body.pop(0)
+            if not node.body and not isinstance(node, ast.Module):
+                node.body.append(ast.copy_location(ast.Pass(), docstring))
+    code = compile(tree, lies_in, "exec", dont_inherit=True)
+    head = importlib.util.MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little") + importlib.util.source_hash(source)
+    return head + marshal.dumps(code)

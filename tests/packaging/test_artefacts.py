@@ -5,31 +5,28 @@ pinned libraries for this machine, and the two are compared: the same files, tho
 """
 
 import json
+import marshal
 import re
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
+from pathlib import Path
 
 import pytest
 
 from artefacts.alone import LAMBDA_BRINGS, NATIVE, PINNED, NotImported, import_alone, lambda_brings, search_path
 from artefacts.built import BUILD, LARGEST, READS_PARQUET, ROOT, built, files
+from artefacts.bytecode import HEAD, UNCHECKED_HASH
 
 pytestmark = pytest.mark.packaging
 
-OPEN_SECRETS = {
-    "CreateEnvironmentFunction", "DeleteEnvironmentFunction", "JudgeExportFunction", "WriteBlueprintFunction",
-}  # fmt: skip
-"""Larger than LARGEST: the compiled part of cryptography alone is 14 MB, and the AWS Encryption SDK stands on it."""
-LARGEST_WITH_SECRETS = 30_000_000
 AARCH64 = 183
 """e_machine of an ELF file."""
 NO_LIBRARY = re.compile(
-    r"^(app\.py|requirements\.txt|\.lock)$|^(bin|transient_mwaa)/|\.data/scripts/|\.dist-info/(?!METADATA)|\.pyc$"
+    r"^(app\.py|requirements\.txt|\.lock)$|^(bin|transient_mwaa)/|\.data/scripts/|\.dist-info/(?!METADATA)|(^|/)__pycache__/"
 )
 """Our own files, commands, and what installers note."""
-UNCHECKED_HASH = 1
-"""Flags of bytecode that is never compared with its source."""
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +71,8 @@ def machine_of(path):
 
 def test_every_function_is_small(artefacts):
     for each in artefacts:
-        limit = LARGEST_WITH_SECRETS if each.name in OPEN_SECRETS else each.limit
-        assert each.size < limit, each.name
-    assert {each.name for each in artefacts if each.size >= LARGEST} == {*OPEN_SECRETS, READS_PARQUET}
+        assert each.size < each.limit, each.name
+    assert [each.name for each in artefacts if each.limit > LARGEST] == [READS_PARQUET]
 
 
 def test_sizes_are_written_down(artefacts):
@@ -131,9 +127,11 @@ def test_what_is_imported_here_is_what_is_deployed(parts, part):
     deployed, here = map(libraries, parts[part])
     assert set(deployed) == set(here)
     for name, path in deployed.items():
-        if path.suffix == ".h":
-            continue  # tells how it was compiled
-        if machine_of(path) is None:
+        if path.suffix == ".pyc":
+            ours, theirs = path.read_bytes(), here[name].read_bytes()
+            assert ours[:HEAD] == theirs[:HEAD], name
+            assert marshal.loads(ours[HEAD:]) == marshal.loads(theirs[HEAD:]), name
+        elif machine_of(path) is None:
             assert path.read_bytes() == here[name].read_bytes(), name
         else:
             assert machine_of(here[name]) is not None, name
@@ -149,7 +147,7 @@ def test_libraries_are_the_pinned_ones(parts, part):
 
 def test_lambda_s_own_libraries_are_not_packed(parts):
     """Beside what requests and Powertools need themselves."""
-    packed = {name.split("/")[0].removesuffix(".py") for folder, _ in parts.values() for name in libraries(folder)}
+    packed = {name.split("/")[0].removesuffix(".pyc") for folder, _ in parts.values() for name in libraries(folder)}
     assert packed & set(LAMBDA_BRINGS) == {"jmespath", "urllib3"}
 
 
@@ -173,5 +171,16 @@ def test_bytecode_is_good_wherever_it_is_unpacked(artefacts):
     assert any(path.name == "blueprint.cpython-313.pyc" for path in found)
     for path in found:
         content = path.read_bytes()
-        assert struct.unpack_from("<I", content, 4)[0] == UNCHECKED_HASH, path
+        assert content[:8] == MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little"), path
         assert str(ROOT).encode() not in content, path
+
+
+def test_only_our_own_code_keeps_its_source_beside_its_bytecode(artefacts):
+    for each in artefacts:
+        for part in (each.folder, *each.layers):
+            sources = {path for path in files(part) if path.suffix == ".py" and part.is_relative_to(BUILD)}
+            ours = {path for path in sources if path.parent == each.folder or "transient_mwaa" in path.parts}
+            if not each.name.startswith("Sample/"):
+                assert sources == ours
+            for path in sources:
+                assert source_hash(path.read_bytes()) == Path(cache_from_source(path)).read_bytes()[8:HEAD], path

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from typing import Any, Self
 
@@ -18,14 +18,18 @@ from transient_mwaa.domain.errors import BlueprintChanged, NotCreatableAgain
 
 
 class Blueprints:
-    """The stored configuration of sleeping environments. Sensitive members lie encrypted; they are never logged."""
+    """The stored configuration of sleeping environments. Sensitive members lie encrypted; they are never logged.
+
+    `prerequisites` are made when a blueprint is written: only then are they asked, and reading EC2's service model for
+    their sake would be a seventh of a cold start.
+    """
 
     def __init__(
         self,
         bucket: Bucket,
         encryption: Encryption,
         source: SourceBucket,
-        prerequisites: Prerequisites,
+        prerequisites: Callable[[], Prerequisites],
         ends_of_support: Mapping[str, date] = airflow_versions.END_OF_SUPPORT,
     ) -> None:
         self._bucket = bucket
@@ -37,7 +41,7 @@ class Blueprints:
     @classmethod
     def from_env(cls) -> Self:
         ends_of_support = airflow_versions.refreshed(os.environ.get("END_OF_SUPPORT", ""))
-        parts = (Bucket.from_env(), Encryption.from_env(), SourceBucket.from_env(), Prerequisites.from_env())
+        parts = (Bucket.from_env(), Encryption.from_env(), SourceBucket.from_env(), Prerequisites.from_env)
         return cls(*parts, ends_of_support)
 
     def write(
@@ -50,7 +54,7 @@ class Blueprints:
         request = derived.request
         files, missing = self._copy_files(environment, request)
         objection = airflow_versions.objection(request.get("AirflowVersion", ""), now.date(), self._ends_of_support)
-        problems = [*derived.problems, *self._prerequisites.problems(request), *missing, *filter(None, [objection])]
+        problems = [*derived.problems, *self._prerequisites().problems(request), *missing, *filter(None, [objection])]
         if problems:
             message = (
                 f"{environment} could not be created again: {'; '.join(problems)}. "
