@@ -126,8 +126,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, dict):
         ((function, argument),) = value.items()
         value = argument if function == "Fn::Sub" else f"${{{argument[0] if function == 'Fn::GetAtt' else argument}}}"
+    # Whether the stack has made them or not.
+    value = value.replace("arn:${AWS::Partition}:s3:::${DataBucketName.Value}", "${DataBucket}")
+    value = value.replace("${DataKeyArn}", "${DataKey}")
     value = re.sub(r"^arn:\$\{AWS::Partition\}:(\w+):(\$\{AWS::Region\})?:(\$\{AWS::AccountId\})?:", r"\1: ", value)
-    value = value.replace(".${AWS::Region}.${AWS::URLSuffix}", "").replace("${DataBucket.Arn}", "${DataBucket}")
+    value = value.replace(".${AWS::Region}.${AWS::URLSuffix}", "")
     return re.sub(r"\$\{(?:AWS::)?(\w+)\}", r"<\1>", value)
 
 

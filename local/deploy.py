@@ -440,7 +440,10 @@ class Deployment:
             s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=ownership)
         if tags := properties.take("Tags", None):
             s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
-        properties.without_effect("LifecycleConfiguration", "LoggingConfiguration", "NotificationConfiguration")
+        if lifecycle := properties.take("LifecycleConfiguration", None):
+            rules = [_lifecycle_rule(each) for each in lifecycle["Rules"]]
+            s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+        properties.without_effect("LoggingConfiguration", "NotificationConfiguration")
         return _Made(name, {
             "Arn": f"arn:aws:s3:::{name}",
             "DomainName": f"{name}.s3.amazonaws.com",
@@ -491,8 +494,9 @@ class Deployment:
     def parameter(self, properties: _Properties) -> _Made:
         name = self.physical(properties, "Name")
         tags = [{"Key": key, "Value": value} for key, value in (properties.take("Tags", None) or {}).items()]
-        self._client("ssm").put_parameter(Name=name, Tags=tags, **properties.rest())
-        return _Made(name, {"Value": ""})
+        values = properties.rest()
+        self._client("ssm").put_parameter(Name=name, Tags=tags, **values)
+        return _Made(name, {"Type": values["Type"], "Value": values["Value"]})
 
     # --- What moto's CloudFormation makes by halves ---
 
@@ -958,6 +962,17 @@ def _typed(value: Any) -> Any:
     if isinstance(value, str) and value.lower() in {"true", "false"}:
         return value.lower() == "true"
     return ast.literal_eval(value) if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,8}", value) else value
+
+
+def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """CloudFormation's rule of a bucket's lifecycle as S3's API has it. botocore refuses what is not known here."""
+    values = dict(_typed(rule))
+    prefix, tags = values.pop("Prefix", ""), values.pop("TagFilters", [])
+    values["ID"] = values.pop("Id")
+    values["Filter"] = {"And": {"Prefix": prefix, "Tags": tags}} if tags else {"Prefix": prefix}
+    if days := values.pop("ExpirationInDays", None):
+        values["Expiration"] = {"Days": days}
+    return values
 
 
 def _policy(document: dict[str, Any]) -> str:

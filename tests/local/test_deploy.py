@@ -50,6 +50,28 @@ def test_a_bucket(cloud: LocalCloud) -> None:
     assert all(s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"].values())
 
 
+def test_a_bucket_s_lifecycle(cloud: LocalCloud, tmp_path: Path) -> None:
+    rules = [
+        {"Id": "Parts", "Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": "1"}},
+        {
+            "Id": "Old", "Status": "Enabled", "Prefix": "old/", "TagFilters": [{"Key": "may", "Value": "go"}],
+            "ExpirationInDays": "30", "NoncurrentVersionExpiration": {"NoncurrentDays": 7},
+        },
+    ]  # fmt: skip
+    bucket = {"Type": "AWS::S3::Bucket", "Properties": {"LifecycleConfiguration": {"Rules": rules}}}
+    stack = deploy(cloud, tmp_path, {"Kept": bucket})
+    parts, old = cloud.client("s3").get_bucket_lifecycle_configuration(Bucket=stack.resources["Kept"])["Rules"]
+    assert parts == {
+        "ID": "Parts", "Status": "Enabled", "Filter": {"Prefix": ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+    }  # fmt: skip
+    assert old == {
+        "ID": "Old", "Status": "Enabled", "Expiration": {"Days": 30},
+        "Filter": {"And": {"Prefix": "old/", "Tags": [{"Key": "may", "Value": "go"}]}},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 7},
+    }  # fmt: skip
+
+
 def test_a_table(cloud: LocalCloud) -> None:
     name = cloud.stack.outputs["RecordsTable"]
     dynamodb = cloud.client("dynamodb")
@@ -156,6 +178,7 @@ def test_intrinsic_functions(cloud: LocalCloud, tmp_path: Path) -> None:
                 "Properties": {"DisplayName": {"Ref": "AWS::NoValue"}},
             },
             "Split2": parameter("first"),
+            "Asked": parameter({"Fn::Sub": ["${Joined.Value} ${own}", {"own": {"Fn::GetAtt": "Joined.Type"}}]}),
         },
         {"Stage": "dev"},
         Parameters={"Stage": {"Type": "String"}, "Zones": {"Type": "CommaDelimitedList", "Default": "a, b"}},
@@ -173,7 +196,7 @@ def test_intrinsic_functions(cloud: LocalCloud, tmp_path: Path) -> None:
     name = stack.resources["Joined"]
     assert found == {
         "Joined": "dev-b", "Chosen": "mw1.small", "Sub": f"{name} dev ${{literal}} us-east-1", "Split": "sns",
-        "Cidr": "10.0.1.0/24", "Split2": "first",
+        "Cidr": "10.0.1.0/24", "Split2": "first", "Asked": "dev-b String",
     }  # fmt: skip
 
 
@@ -250,8 +273,8 @@ def test_missing_code_is_named(tmp_path: Path) -> None:
 
 
 def test_our_own_template_can_be_made(cloud: LocalCloud) -> None:
-    stack = cloud.deploy(OURS, {"EnvironmentName": "dev", "EnvironmentBucketName": "dags"}, name="ours")
-    template, folders = translate(OURS, {"EnvironmentName": "dev", "EnvironmentBucketName": "dags"})
+    stack = cloud.deploy(OURS, {"EnvironmentName": "ours", "EnvironmentBucketName": "dags"}, name="ours")
+    template, folders = translate(OURS, {"EnvironmentName": "ours", "EnvironmentBucketName": "dags"})
     unconditional = {key for key, each in template["Resources"].items() if "Condition" not in each}
     assert unconditional <= set(stack.resources)
     functions = {folder.name for folder in folders.values()} - {"src", "layers"}

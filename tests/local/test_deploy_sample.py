@@ -28,8 +28,10 @@ PARAMETERS = {
     "FunctionSubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
     "FunctionSecurityGroupIds": "sg-0a1b2c3d",
 }
-NOT_MADE: dict[str, str] = {}
-"""Resources that the local cloud does not make, and why. None."""
+NOT_MADE = dict.fromkeys(
+    ("CheckExistingBucketFunction", "CheckExistingBucketRole", "ExistingDataBucket"), "the data bucket is a new one"
+)
+"""Resources that the local cloud does not make, and why."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Nothing is deleted while the environment sleeps."""
+"""Nothing is deleted, and nothing moves to another bucket, while the environment sleeps."""
 
 import pytest
 
@@ -13,12 +13,15 @@ OWNER = "arn:aws:states:us-east-1:123456789012:execution:spin-down:tonight"
 def ask(aws, door):
     module = load(ROOT / "functions/refuse_deletion/app.py", RECORDS_TABLE="records")
 
-    def run(kind, **record):
+    def run(kind, before=None, now=None, **record):
         if record:
             item = {name: {"S": value} for name, value in record.items()}
             aws.dynamodb.put_item(TableName="records", Item={"environment": {"S": "dev"}, **item})
         properties = {"EnvironmentName": "dev", "ServiceToken": "arn:f"}
-        module.handler(request(kind, door.url, "NotWhileItSleeps", STACK, properties, "there"), CONTEXT)
+        event = request(kind, door.url, "NotWhileItSleeps", STACK, {**properties, **(now or {})}, "there")
+        if kind == "Update":
+            event["OldResourceProperties"] = {**properties, **(before or {})}
+        module.handler(event, CONTEXT)
         return door.answers.get_nowait()
 
     aws.dynamodb.create_table(
@@ -55,6 +58,22 @@ def test_whoever_is_at_work_is_named(ask):
 @pytest.mark.parametrize("kind", ["Create", "Update"])
 def test_everything_but_deletion_is_welcome_at_any_time(ask, kind):
     assert ask(kind, phase="asleep")["Status"] == "SUCCESS"
+
+
+PLACE = {"DataBucketName": "lake", "DataKeyArn": "arn:key"}
+
+
+@pytest.mark.parametrize("moved", [{"DataBucketName": "new"}, {"DataKeyArn": "arn:new"}])
+def test_a_sleeping_environment_keeps_its_data_bucket_and_its_key(ask, moved):
+    answer = ask("Update", PLACE, {**PLACE, **moved}, phase="asleep")
+    assert answer["Status"] == "FAILED"
+    assert "from the data bucket that it sleeps in" in answer["Reason"]
+    assert ask("Update", PLACE, {**PLACE, **moved}, phase="awake")["Status"] == "SUCCESS"
+
+
+def test_another_update_and_a_stack_that_did_not_know_of_its_bucket_are_welcome_at_any_time(ask):
+    assert ask("Update", PLACE, {**PLACE, "DependsOnToo": "none"}, phase="asleep")["Status"] == "SUCCESS"
+    assert ask("Update", None, PLACE, phase="asleep")["Status"] == "SUCCESS"
 
 
 def test_a_record_that_cannot_be_read_is_a_no(ask, aws):

@@ -145,7 +145,7 @@ def test_an_extract_may_write_nothing_that_a_morning_relies_on(template):
         "StartExtractFunction": set(),
         "JudgeExtractFunction": {"verification/environment=${EnvironmentName}/*/verdict.json"},
         "PromoteExtractFunction": {
-            "export/*/dt=*/${EnvironmentName}-*.parquet",
+            "export/*/dt=*/${EnvironmentName}-????????T??????Z-*.parquet",
             "environments/${EnvironmentName}/verified_history.json",
         },
     }
@@ -155,13 +155,66 @@ def test_an_extract_may_write_nothing_that_a_morning_relies_on(template):
         assert not [a for a in actions if re.search(r"Delete|UpdateItem|PutItem|UpdateEnvironment", a)], logical_id
         put = [s["Resource"] for s in statements if "s3:PutObject" in s["Action"]]
         resources = [r for each in put for r in (each if isinstance(each, list) else [each])]
-        assert {r["Fn::Sub"].removeprefix("${DataBucket.Arn}/") for r in resources} == keys, logical_id
+        bucket = "arn:${AWS::Partition}:s3:::${DataBucketName.Value}/"
+        assert {r["Fn::Sub"].removeprefix(bucket) for r in resources} == keys, logical_id
 
 
 def test_what_must_outlive_the_stack_is_retained(template):
-    for logical_id in ("DataKey", "DataBucket", "Records"):
+    for logical_id in ("DataKey", "DataBucket", "DataBucketPolicy", "Records"):
         assert template["Resources"][logical_id]["DeletionPolicy"] == "Retain"
         assert template["Resources"][logical_id]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_only_what_chooses_between_a_new_data_bucket_and_an_existing_one_names_the_new_one(template):
+    """All others ask the two parameters, so that none has the wrong one, or a bucket that nobody looked at."""
+
+    def named(node):
+        if isinstance(node, list):
+            return set().union(*map(named, node))
+        if not isinstance(node, dict):
+            return set()
+        found = set().union(*map(named, node.values()))
+        for function, argument in node.items():
+            if function in {"Ref", "Fn::GetAtt"}:
+                found.add(argument if isinstance(argument, str) else argument[0])
+            if function == "Fn::Sub":
+                text = argument if isinstance(argument, str) else argument[0]
+                found |= {each.partition(".")[0] for each in re.findall(r"\$\{([\w.]+)\}", text)}
+        return found
+
+    by_condition = {"DataKey", "DataBucket", "DataBucketPolicy"}
+    check = {"ExistingDataBucket", "CheckExistingBucketFunction", "CheckExistingBucketRole"}
+    resources = template["Resources"]
+    for names, condition in ((by_condition, "CreatesDataBucket"), (check, "UsesExistingDataBucket")):
+        assert {resources[name]["Condition"] for name in names} == {condition}
+        assert {name for name, each in resources.items() if each.get("Condition") == condition} == names
+    either = by_condition | check | {"ExistingDataBucketName", "ExistingDataKeyArn"}
+    others = {name: each for name, each in resources.items() if name not in by_condition | check}
+    choosing = {name: each for name, each in others.items() if named(each) & either}
+    assert set(choosing) == {"DataBucketName", "DataKeyArn", "NotWhileItSleeps"}
+    assert {name: choosing[name]["Properties"]["Value"] for name in ("DataBucketName", "DataKeyArn")} == {
+        "DataBucketName": {
+            "Fn::If": ["CreatesDataBucket", {"Ref": "DataBucket"}, {"Fn::GetAtt": ["ExistingDataBucket", "BucketName"]}]
+        },
+        "DataKeyArn": {
+            "Fn::If": [
+                "CreatesDataBucket",
+                {"Fn::GetAtt": ["DataKey", "Arn"]},
+                {"Fn::GetAtt": ["ExistingDataBucket", "KeyArn"]},
+            ]
+        },
+    }
+    policy = {"Fn::If": ["CreatesDataBucket", {"Ref": "DataBucketPolicy"}, "none"]}
+    guard = choosing["NotWhileItSleeps"]["Properties"]
+    assert policy in guard["DependsOnToo"]
+    # It refuses another one while the environment sleeps.
+    assert {name: guard[name] for name in ("DataBucketName", "DataKeyArn")} == {
+        name: {"Fn::GetAtt": [name, "Value"]} for name in ("DataBucketName", "DataKeyArn")
+    }
+    outputs = {name: each for name, each in template["Outputs"].items() if name != "LeftAfterDeletion"}
+    assert not named(outputs) & either
+    assert template["Outputs"]["LeftAfterDeletion"]["Value"]["Fn::If"][0] == "CreatesDataBucket"
+    assert not named(template["Globals"]) & either
 
 
 def test_the_environment_may_put_but_never_delete(template):
@@ -247,7 +300,7 @@ def told_by(template):
 
 def test_the_topic_s_key_lets_alarms_in(template):
     topic = template["Resources"]["Notifications"]["Properties"]
-    assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": ["DataKey", "Arn"]}
+    assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": ["DataKeyArn", "Value"]}
     statements = template["Resources"]["DataKey"]["Properties"]["KeyPolicy"]["Statement"]
     (admits,) = [each for each in statements if each["Principal"] == {"Service": "cloudwatch.amazonaws.com"}]
     assert set(admits["Action"]) == {"kms:Decrypt", "kms:GenerateDataKey"}
@@ -365,7 +418,7 @@ def test_only_what_is_marked_as_superseded_ever_expires_and_what_athena_answered
     assert superseded["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
     work_group = template["Resources"]["LakeWorkGroup"]["Properties"]["WorkGroupConfiguration"]
     results = work_group["ResultConfiguration"]["OutputLocation"]
-    assert results == {"Fn::Sub": f"s3://${{DataBucket}}/{answers['Prefix']}"}
+    assert results == {"Fn::Sub": f"s3://${{DataBucketName.Value}}/{answers['Prefix']}"}
     assert answers["Prefix"] == "queries/", "where layout.py puts nothing"
 
 

@@ -5,6 +5,9 @@ from datetime import date
 SUPERSEDED = ("transient-mwaa", "superseded")
 """The tag of what may expire: below snapshots/, the bucket's lifecycle deletes this and nothing else."""
 
+FOLDERS = ("environments/", "export/", "ledger/", "snapshots/", "verification/")
+"""All that is made here begins with one of these; queries/ and the sample's folders can be made again."""
+
 
 def export_prefix(environment: str, export_id: str) -> str:
     """The folder of one export; ends in a slash."""
