@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -124,9 +124,13 @@ class Monitors:
 
     def _check_proved(self, export_id: str) -> None:
         """Every file of an export was found to be as its manifest says."""
-        manifest = layout.manifest(ENVIRONMENT, export_id)
-        versions = {version for key, version in self.world.objects() if key == manifest}
-        for index, promised in enumerate((self.world.read(manifest) or {})["files"]):
+        key = layout.manifest(ENVIRONMENT, export_id)
+        versions = {version for other, version in self.world.objects() if other == key}
+        manifest = self.world.read(key) or {}
+        pools = len(self.world.airflow.rows("slot_pool"))  # of which nobody makes a new one
+        if self._machine() == "spin-down" and manifest["tables"]["slot_pool"]["rows"] != pools:
+            self.break_("S13", f"not every one of the {pools} pools was exported")
+        for index, promised in enumerate(manifest["files"]):
             finding = self.world.read(layout.finding(ENVIRONMENT, export_id, index)) or {}
             found = finding.get("evidence", {})
             if finding.get("manifest_version_id") not in versions:
@@ -319,8 +323,8 @@ class Monitors:
             return  # the next one is already at work
         if last in ("Asleep", "Already asleep") and not self.asleep:
             self.break_("S8", f"{machine} says {last!r}, but it is there")
-        deleted_at = self.world.record.get("deleted_at", "")
-        if last == "Asleep" and self._deleted_at and not deleted_at.startswith(f"{self._deleted_at:%Y-%m-%dT%H:%M}"):
+        deleted_at = datetime.fromisoformat(self.world.record.get("deleted_at") or "1970-01-01T00:00:00+00:00")
+        if last == "Asleep" and self._deleted_at and abs(deleted_at - self._deleted_at) > timedelta(minutes=10):
             self.break_("S8", f"{machine} says {last!r}, but its record that it was deleted at {deleted_at}")
         if last in ("Awake", "Already awake") and self.unwell():
             self.break_("S8", f"{machine} says {last!r}, but {self.unwell()}")

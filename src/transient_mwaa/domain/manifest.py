@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from transient_mwaa.domain import layout
@@ -193,6 +194,8 @@ class Manifest:
             raise _invalid([f"it was made by the incarnation {self.incarnation or 'unknown'}, not by {incarnation}"])
 
 
+# Whoever reads back one file of hundreds is asked for the next one in the same process.
+@lru_cache(maxsize=1)
 def parse(body: bytes, environment: str, export_id: str, mode: Mode = "complete") -> Manifest:
     """The manifest of this export of this environment, which must be of this mode: nothing that proves, deletes or
     restores ever asks for another one than complete. Raises ManifestInvalid naming every reason.
