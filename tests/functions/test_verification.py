@@ -431,16 +431,25 @@ def test_a_promotion_that_broke_off_is_finished_by_the_next(night: Night, monkey
 # ---------------------------------------------------------------- what may expire
 
 
+BEFORE, FIRST, FAILED, EXTRACT, SECOND, TONIGHT = (
+    f"{time}-0000000{number}"
+    for number, time in enumerate(
+        ("20261119T210000Z", "20261120T210000Z", "20261120T230000Z", "20261121T120000Z", "20261121T210000Z",
+         "20261122T210000Z")
+    )
+)  # fmt: skip
+
+
 @pytest.fixture
 def third_night(night: Night) -> Night:
-    """A good export, after two others that were verified: "first", then "second"."""
+    """A good export, after two others that were verified, FIRST and SECOND, and three that were not, between them."""
     assert night.judge()["good"]
-    for export_id in ("first", "second"):
+    for export_id in (BEFORE, FIRST, FAILED, EXTRACT, SECOND, TONIGHT):
         for name in ("manifest.json", "dag_run/part-0.parquet", "secrets.enc"):
             night.put(layout.export_prefix(ENVIRONMENT, export_id) + name, b"x")
     watermark = (night.now - timedelta(days=1)).isoformat()
     names = ("manifest_key", "manifest_version_id", "manifest_sha256", "incarnation", "verified_at")
-    last = dict.fromkeys(names, "x") | {"export_id": "second", "watermark": watermark, "replaces": "first"}
+    last = dict.fromkeys(names, "x") | {"export_id": SECOND, "watermark": watermark, "replaces": FIRST}
     night.put(layout.verified_export(ENVIRONMENT), json.dumps(last).encode())
     return night
 
@@ -461,15 +470,16 @@ def files(night: Night, export_id: str) -> list[str]:
     return [key for key in keys if not key.endswith("/manifest.json")]
 
 
-def test_the_last_two_verified_exports_never_expire(third_night: Night) -> None:
+def test_the_last_two_verified_exports_never_expire_and_all_else_does_once(third_night: Night) -> None:
+    """What came before FIRST was marked a night ago, and what came after SECOND will be in the next one."""
     assert marked(third_night) == set()
     for _ in range(2):
         third_night.run("promote_export")
-        assert marked(third_night) == {"first"}
-        assert third_night.read(layout.verified_export(ENVIRONMENT))["replaces"] == "second"
-    for key in files(third_night, "first"):
+        assert marked(third_night) == {FIRST, FAILED, EXTRACT}
+        assert third_night.read(layout.verified_export(ENVIRONMENT))["replaces"] == SECOND
+    for key in files(third_night, FIRST):
         assert third_night.s3.get_object_tagging(Bucket="data", Key=key)["TagSet"], "all of it expires"
-    promise = third_night.s3.get_object_tagging(Bucket="data", Key=layout.manifest(ENVIRONMENT, "first"))
+    promise = third_night.s3.get_object_tagging(Bucket="data", Key=layout.manifest(ENVIRONMENT, FIRST))
     assert promise["TagSet"] == []
 
 
@@ -484,12 +494,12 @@ def test_nothing_expires_before_the_second_export_after_it(night: Night) -> None
 def test_what_a_morning_would_restore_never_expires(third_night: Night) -> None:
     """The record names an older export as long as the evening has not got further."""
     key = {"environment": {"S": ENVIRONMENT}}
-    value = {":export": {"S": "first"}}
+    value = {":export": {"S": FIRST}}
     third_night.dynamodb.update_item(
         TableName="records", Key=key, UpdateExpression="SET export_id = :export", ExpressionAttributeValues=value
     )
     third_night.run("promote_export")
-    assert marked(third_night) == set()
+    assert FIRST not in marked(third_night)
 
 
 def test_what_broke_off_while_it_marked_is_finished_by_the_next(
@@ -509,15 +519,15 @@ def test_what_broke_off_while_it_marked_is_finished_by_the_next(
         patched.setattr(bucket, "tag", breaks)
         with pytest.raises(ServiceUnavailable):
             third_night.run("promote_export")
-    assert third_night.read(layout.verified_export(ENVIRONMENT))["export_id"] == "second"
+    assert third_night.read(layout.verified_export(ENVIRONMENT))["export_id"] == SECOND
     third_night.run("promote_export")
-    for key in files(third_night, "first"):
+    for key in files(third_night, FIRST):
         assert third_night.s3.get_object_tagging(Bucket="data", Key=key)["TagSet"], key
 
 
 def test_what_expires_at_this_moment_is_in_nobody_s_way(third_night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = third_night.function("promote_export").exports._bucket
-    listed = files(third_night, "first")
+    listed = files(third_night, FIRST)
     third_night.s3.delete_object(Bucket="data", Key=listed[0])
     monkeypatch.setattr(bucket, "keys", lambda _: iter(listed))
     assert third_night.run("promote_export")["files"] == 2
@@ -530,7 +540,7 @@ def test_a_pointer_written_before_there_was_expiry_is_read(third_night: Night) -
     third_night.put(key, json.dumps(old).encode())
     third_night.run("promote_export")
     assert marked(third_night) == set()
-    assert third_night.read(key)["replaces"] == "second"
+    assert third_night.read(key)["replaces"] == SECOND
 
 
 def test_rows_are_counted_for_the_dashboard(night: Night, capsys: pytest.CaptureFixture[str]) -> None:

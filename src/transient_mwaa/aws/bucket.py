@@ -115,6 +115,12 @@ class Bucket:
         for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
             yield from (each["Key"] for each in page.get("Contents", ()))
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """What comes after the prefix, up to the next slash, of all keys that have an object now; each once."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix, Delimiter="/")
+        for page in pages:
+            yield from (each["Prefix"][len(prefix) : -1] for each in page.get("CommonPrefixes", ()))
+
     def tag(self, key: str, name: str, value: str) -> None:
         """Gives the newest version of an object this one tag."""
         tags = {"TagSet": [{"Key": name, "Value": value}]}

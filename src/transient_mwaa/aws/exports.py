@@ -114,19 +114,22 @@ class Exports:
             )
         self._copy_into_the_lake(manifest)
         if last is not None and last.export_id != export_id:
-            self._let_expire(environment, last.replaces, kept={last.export_id, export_id, recorded})
+            self._let_expire(environment, last, kept={export_id, recorded})
         self._point_to(stored, manifest, last, now)
         return _counts(manifest)
 
-    def _let_expire(self, environment: str, export_id: str, kept: Set[str]) -> None:
-        """Marks the files of an export that two later ones have followed ("" for none). Its manifest stays: nobody
-        touches what was promised."""
-        if not export_id or export_id in kept:
+    def _let_expire(self, environment: str, last: VerifiedExport, kept: Set[str]) -> None:
+        """Marks the files of the export that two later ones have followed, and of what was made until the first of
+        them: extracts, and exports that were never verified. Their manifests stay: nobody touches what was promised."""
+        if not last.replaces:
             return
-        files = set(self._bucket.keys(layout.export_prefix(environment, export_id)))
-        for key in sorted(files - {layout.manifest(environment, export_id)}):
-            with suppress(ObjectMissing):
-                self._bucket.tag(key, *layout.SUPERSEDED)
+        for export_id in self._bucket.folders(layout.exports(environment)):
+            if export_id in kept or not last.replaces <= export_id < last.export_id:
+                continue
+            files = set(self._bucket.keys(layout.export_prefix(environment, export_id)))
+            for key in sorted(files - {layout.manifest(environment, export_id)}):
+                with suppress(ObjectMissing):
+                    self._bucket.tag(key, *layout.SUPERSEDED)
 
     def promote_extract(
         self, environment: str, export_id: str, key: str, version_id: str, now: datetime

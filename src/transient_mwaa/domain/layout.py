@@ -9,9 +9,14 @@ FOLDERS = ("environments/", "export/", "ledger/", "snapshots/", "verification/")
 """All that is made here begins with one of these; queries/ and the sample's folders can be made again."""
 
 
+def exports(environment: str) -> str:
+    """All exports and extracts, each in a folder; ends in a slash. In the order of their names they were made."""
+    return f"snapshots/environment={environment}/"
+
+
 def export_prefix(environment: str, export_id: str) -> str:
     """The folder of one export; ends in a slash."""
-    return f"snapshots/environment={environment}/{export_id}/"
+    return f"{exports(environment)}{export_id}/"
 
 
 def manifest(environment: str, export_id: str) -> str:
