@@ -472,6 +472,12 @@ def miscounted_secrets(document: dict[str, Any]) -> None:
 
 
 @_lie("document")
+def other_secrets(document: dict[str, Any]) -> None:
+    """The promised hash is that of other secrets."""
+    document["secrets"]["sha256"] = "0" * 64
+
+
+@_lie("document")
 def secrets_elsewhere(document: dict[str, Any]) -> None:
     """The promised secrets lie outside this export's folder."""
     document["secrets"]["key"] = document["secrets"]["key"].replace(document["export_id"], "another-export")

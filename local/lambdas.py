@@ -165,6 +165,12 @@ class Functions:
             with self._one_at_a_time, _output.to(self.log(function.name)):
                 self._handler(function)
 
+    def module(self, name: str) -> Any:
+        """The module of a function that runs in this process."""
+        function = self.find(name)
+        self._handler(function)
+        return self._modules[function.name]
+
     def stop(self) -> None:
         for pool in self._pools.values():
             pool.stop()

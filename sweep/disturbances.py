@@ -397,10 +397,12 @@ GROUPS: dict[str, dict[str, Any]] = {
     },
     "proof": {
         "the verdict is lost": _object(_verdict, None),
-        "the verdict is bad": _object(_verdict, lambda verdict: {**verdict, "good": False}),
+        "the verdict is bad": _object(_verdict, lambda verdict: {**verdict, "good": False, "reasons": ["a row"]}),
         "the verdict is of another manifest": _object(
             _verdict, lambda verdict: {**verdict, "manifest_version_id": "-"}
         ),
+        "the verdict is of another export": _object(_verdict, lambda verdict: {**verdict, "export_id": "another"}),
+        "the verdict is of an extract": _object(_verdict, lambda verdict: {**verdict, "mode": "history"}),
         "another export is the last verified one": _object(
             _last_verified, lambda last: {**last, "export_id": "another"}
         ),
@@ -422,6 +424,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "finding": {
         "is lost": _finding(None),
         "is about another manifest": _finding(lambda found: found.update(manifest_version_id="-"), of="finding"),
+        "is about another object": _finding(lambda found: found.update(key="another"), of="finding"),
         "has a problem": _finding(lambda evidence: evidence.update(problem="the bucket did not answer")),
         "is of another size": _finding(lambda evidence: evidence.update(bytes=evidence["bytes"] + 1)),
         "is of other bytes": _finding(lambda evidence: evidence.update(sha256="0" * 64)),

@@ -130,11 +130,16 @@ class Monitors:
         pools = len(self.world.airflow.rows("slot_pool"))  # of which nobody makes a new one
         if self._machine() == "spin-down" and manifest["tables"]["slot_pool"]["rows"] != pools:
             self.break_("S13", f"not every one of the {pools} pools was exported")
+        self._check_times(manifest)
+        sealed = self.world.body(layout.secrets(ENVIRONMENT, export_id)) or b""
+        promise = manifest["secrets"] or {"bytes": len(sealed), "sha256": hashlib.sha256(sealed).hexdigest()}
+        if (promise["bytes"], promise["sha256"]) != (len(sealed), hashlib.sha256(sealed).hexdigest()):
+            self.break_("S13", "the secrets are not as promised")
         for index, promised in enumerate(manifest["files"]):
             finding = self.world.read(layout.finding(ENVIRONMENT, export_id, index)) or {}
             found = finding.get("evidence", {})
-            if finding.get("manifest_version_id") not in versions:
-                self.break_("S13", f"{promised['key']} was found by another manifest")
+            if finding.get("manifest_version_id") not in versions or finding.get("key") != promised["key"]:
+                self.break_("S13", f"{promised['key']} was found by another manifest, or is another")
             if any(found.get(member) != promised[member] for member in ("bytes", "sha256", "rows")):
                 self.break_("S13", f"{promised['key']} is not as promised")
             columns, there = promised["schema"], found.get("schema", [])
@@ -145,6 +150,17 @@ class Monitors:
                 self.break_("S13", f"{promised['key']} has empty keys")
             if found.get("problem", "nobody looked") is not None or found["sums"].keys() != promised["sums"].keys():
                 self.break_("S13", f"{promised['key']} was not checked")
+
+    def _check_times(self, manifest: dict[str, Any]) -> None:
+        """An export is of the night that made it, and leaves no gap between itself and what the lake has."""
+        began = self.world.engine.runs[self.world.engine.current[-1].execution_arn].history[0].at
+        if not began <= datetime.fromisoformat(manifest["snapshot_at"]) <= self.world.now:
+            self.break_("S13", f"the snapshot is of {manifest['snapshot_at']}")
+        pointers = (layout.verified_export(ENVIRONMENT), layout.verified_history(ENVIRONMENT))
+        known = [datetime.fromisoformat(found["watermark"]) for each in pointers if (found := self.world.read(each))]
+        since = manifest["history"]["since"]
+        if since is not None and datetime.fromisoformat(since) > max(known, default=self.world.now):
+            self.break_("S13", f"what happened before {since} is in no export")
 
     def _check_look(self) -> None:
         """The last look before a delete is taken by who holds the lease, at the environment of the record."""
@@ -222,7 +238,8 @@ class Monitors:
         if record.get("export_id") != verified.get("export_id"):
             self.break_("S1", "the record names another export than the verified one")
         verdict = self.world.read(layout.verdict(ENVIRONMENT, record.get("export_id", ""))) or {}
-        if (verdict.get("good"), verdict.get("manifest_version_id")) != (True, record.get("manifest_version_id")):
+        about = [verdict.get(name) for name in ("good", "mode", "export_id", "manifest_version_id")]
+        if about != [True, "complete", record.get("export_id"), record.get("manifest_version_id")]:
             self.break_("S1", "there is no good verdict on the manifest that the record names")
         if (record.get("incarnation"), record.get("phase")) != (born, "falling_asleep"):
             self.break_("S1", f"the record is about {record.get('incarnation')}, {record.get('phase')}")

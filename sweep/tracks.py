@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from sweep.world import DAY, ENVIRONMENT, SLEEP_AT, WAKE_AT, WATCHES, World
+from transient_mwaa.domain.quiesce import Policy
 
 HOUR = timedelta(hours=1)
 
@@ -159,6 +160,12 @@ def _busy_until_morning(world: World) -> None:
     world.expected_active.add("long_haul")
 
 
+def _busy_and_forced(world: World) -> None:
+    """By the policy force, which is a parameter of the stack."""
+    _busy_until_morning(world)
+    world.cloud.functions.module("quiesce").policy = Policy.FORCE
+
+
 def _busy_for_an_hour(world: World) -> None:
     world.airflow.busy_until(SLEEP_AT + HOUR)
     world.expected_active.add("long_haul")
@@ -266,6 +273,7 @@ TRACKS = (
     Track("evening with work until morning", "night", "Still awake: work was still running",
           lambda world: world.start("sleep"), _busy_until_morning, later=7 * HOUR),
     Track("evening with work for an hour", "night", "Asleep", _fires("sleep"), _busy_for_an_hour),
+    Track("evening that cuts off what runs too long", "night", "Asleep", _fires("sleep"), _busy_and_forced),
     Track("evening in an update", "night", "Asleep", _fires("sleep"), _in_an_update),
     Track("evening whose export fails", "night", "Still awake: the export failed", _fires("sleep"),
           lambda world: world.airflow.fails_export()),

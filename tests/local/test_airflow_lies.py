@@ -93,6 +93,7 @@ SEEN_BY: dict[str, str] = {
     "dropped_secrets": r"secrets: .* does not exist",
     "no_secrets": r"secrets is not an object",
     "miscounted_secrets": r"secrets: 1 rows of variable, the table has 2",
+    "other_secrets": r"secrets: .*SHA-256 differs",
     "secrets_elsewhere": r"secrets: its key is .*another-export",
     "wrong_environment": r"it is about the environment another",
     "wrong_export": r"it is about the export another-export",

@@ -284,10 +284,10 @@ def _secrets_reasons(manifest: Manifest, found: SecretsEvidence) -> list[str]:
     if promised is None:
         return ["none were promised"]
     reasons: list[str] = []
-    if found.bytes != promised.bytes:
-        reasons.append(f"{promised.bytes} bytes were promised, {found.bytes} are there")
-    if found.sha256 != promised.sha256:
-        reasons.append("the bytes are not the promised ones (SHA-256 differs)")
+    if (found.bytes, found.sha256) != (promised.bytes, promised.sha256):
+        size = f"{promised.bytes} bytes were promised, {found.bytes} are there"
+        content = "the bytes are not the promised ones (SHA-256 differs)"
+        reasons.append(size if found.bytes != promised.bytes else content)
     if found.problem is not None or found.rows is None:
         reasons.append(f"they could not be checked: {found.problem}")
         return reasons
