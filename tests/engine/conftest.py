@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import io
@@ -120,22 +121,22 @@ class Schema:
         requirements = f"airflow-{self.version.rpartition('.')[0]}.txt"
         made_of = (ROOT / "requirements" / requirements).read_bytes() + repr(commands).encode()
         kept = ROOT / ".local" / "schemas" / f"{self.version}-{hashlib.sha256(made_of).hexdigest()[:16]}.sql"
+        kept.parent.mkdir(parents=True, exist_ok=True)
         with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {self.template}")
         connect = ["--host", self.socket_folder, "--username", "postgres", "--dbname", self.template]
-        if kept.exists():
-            subprocess.run(
-                [self.server.bin_path / "psql", *connect, "-q", "-v", "ON_ERROR_STOP=1", "-f", kept],
-                check=True,
-                capture_output=True,
-            )
-            return
-        for command in commands:
-            subprocess.run([self.bin / "airflow", *command], env=self.environ, check=True, capture_output=True)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        written = kept.with_suffix(f".{os.getpid()}")
-        subprocess.run([self.server.bin_path / "pg_dump", *connect, "--file", written], check=True, capture_output=True)
-        written.replace(kept)
+        with kept.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of this run wait for what one of them makes
+            if not kept.exists():
+                for command in commands:
+                    subprocess.run([self.bin / "airflow", *command], env=self.environ, check=True, capture_output=True)
+                written = kept.with_suffix(".new")
+                dump = [self.server.bin_path / "pg_dump", *connect, "--file", written]
+                subprocess.run(dump, check=True, capture_output=True)
+                written.replace(kept)
+                return
+        load = [self.server.bin_path / "psql", *connect, "-q", "-v", "ON_ERROR_STOP=1", "-f", kept]
+        subprocess.run(load, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

@@ -284,8 +284,9 @@ def test_the_silence_of_the_watchdog_is_an_alarm(template):
 
 def told_by(template):
     """Logical id to properties of the alarms that tell the topic, and are let in by its policy."""
-    (statement,) = template["Resources"]["NotificationsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    assert (statement["Principal"], statement["Action"]) == ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish")
+    statements = template["Resources"]["NotificationsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (statement,) = [each for each in statements if each["Principal"] == {"Service": "cloudwatch.amazonaws.com"}]
+    assert statement["Action"] == "sns:Publish"
     admitted = [each["Fn::GetAtt"][0] for each in statement["Condition"]["ArnEquals"]["aws:SourceArn"]]
     alarms = {
         logical_id: resource["Properties"]
@@ -298,12 +299,22 @@ def told_by(template):
     return alarms
 
 
-def test_the_topic_s_key_lets_alarms_in(template):
+@pytest.mark.parametrize("service", ["cloudwatch", "events"])
+def test_the_topic_s_key_lets_alarms_and_rules_in(template, service):
     topic = template["Resources"]["Notifications"]["Properties"]
     assert topic["KmsMasterKeyId"] == {"Fn::GetAtt": ["DataKeyArn", "Value"]}
     statements = template["Resources"]["DataKey"]["Properties"]["KeyPolicy"]["Statement"]
-    (admits,) = [each for each in statements if each["Principal"] == {"Service": "cloudwatch.amazonaws.com"}]
+    (admits,) = [each for each in statements if each["Principal"] == {"Service": f"{service}.amazonaws.com"}]
     assert set(admits["Action"]) == {"kms:Decrypt", "kms:GenerateDataKey"}
+
+
+def test_rules_of_this_account_alone_may_tell(template):
+    statements = template["Resources"]["NotificationsPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (admits,) = [each for each in statements if each["Principal"] == {"Service": "events.amazonaws.com"}]
+    (arn,) = admits["Condition"]["ArnLike"].values()
+    assert admits["Action"] == "sns:Publish"
+    assert arn["Fn::Sub"] == "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:rule/*"
+    assert {each["Principal"]["Service"] for each in statements} == {"cloudwatch.amazonaws.com", "events.amazonaws.com"}
 
 
 @pytest.mark.parametrize("machine", sorted(MACHINES.keys() - {"Watchdog"}))  # of which the silence is an alarm
