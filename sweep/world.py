@@ -23,7 +23,7 @@ from local.moto_seams import Replacer
 from local.owner import environment_request
 from sweep.engine import SteppedEngine
 from sweep.guards import Lines
-from sweep.reading import read_from_memory
+from sweep.reading import answer_from_memory
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT, BUCKET, STACK = "dev", "airflow-dev-environment", "transient-mwaa"
@@ -78,7 +78,7 @@ class World:
         self.cloud.__enter__()
         # Shorter than on AWS: each minute beyond the first wait is a poll.
         self.cloud.site.creation, self.cloud.site.deletion = timedelta(minutes=17), timedelta(minutes=12)
-        read_from_memory(self._hooks.enter_context(Replacer()))
+        answer_from_memory(self._hooks.enter_context(Replacer()))
         # Between their tries clients and functions sleep; here nobody waits for real.
         self._hooks.enter_context(mock.patch("time.sleep", self.clock.pass_time))
         stack = self.cloud.deploy(

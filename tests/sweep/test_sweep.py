@@ -17,6 +17,8 @@ from sweep.mutants import mutants
 from sweep.scenarios import BY_NAME, Player, Scenario, Where, play, task_states
 from sweep.tracks import TRACKS
 from sweep.world import SLEEP_AT, World
+from transient_mwaa.aws import passing
+from transient_mwaa.aws.mwaa import Mwaa
 
 pytestmark = pytest.mark.stories
 
@@ -63,6 +65,7 @@ REST = ("RestApiStatusCode", "RestApiResponse")
 def test_what_is_read_from_memory_is_what_aws_would_say(world, monkeypatch):
     s3, dynamodb, mwaa = (world.cloud.client(name) for name in ("s3", "dynamodb", "mwaa"))
     (key, version_id), *_ = [each for each in world.objects() if each[0].endswith("owed_dags.json")]
+    environments = Mwaa(passing.client("mwaa"))
     requests = [{"Key": key}, {"Key": key, "VersionId": version_id}, {"Key": "none"}, {"Key": key, "VersionId": "none"}]
     keys = [{"environment": {"S": "dev"}}, {"environment": {"S": "none"}}]
 
@@ -73,6 +76,8 @@ def test_what_is_read_from_memory_is_what_aws_would_say(world, monkeypatch):
                 yield {**answer, "Body": answer["Body"].read()}
             except ClientError as error:
                 yield {"code": error.response["Error"]["Code"]}
+        for name in ("dev", "none"):
+            yield {"environment": environments.describe(name)}
         for name, path in [("dev", "/dags"), ("dev", "/dags/none"), ("none", "/dags")]:
             try:
                 yield mwaa.invoke_rest_api(Name=name, Method="GET", Path=path)
@@ -86,14 +91,37 @@ def test_what_is_read_from_memory_is_what_aws_would_say(world, monkeypatch):
     monkeypatch.setattr(reading, "_object", lambda _: None)
     monkeypatch.setattr(reading, "_item", lambda *_: None)
     monkeypatch.setattr(reading, "_rest", lambda *_: None)
+    monkeypatch.setattr(reading, "_environment", lambda *_: None)
     for told, truth in zip(quick, answers(), strict=True):
         told.pop("ResponseMetadata", None)
         assert told == {name: truth.get(name) for name in told}
-    assert [set(each) & {"Body", "Item", "code", "RestApiResponse"} for each in quick] == [
-        {"Body"}, {"Body"}, {"code"}, {"code"}, {"RestApiResponse"}, {"RestApiResponse", "code"},
+    assert [set(each) & {"Body", "Item", "code", "RestApiResponse", "environment"} for each in quick] == [
+        {"Body"}, {"Body"}, {"code"}, {"code"}, {"environment"}, {"environment"}, {"RestApiResponse"}, {"RestApiResponse", "code"},
         {"RestApiResponse", "code"}, {"Item"}, set(),
     ]  # fmt: skip
     assert quick[0]["Body"] != quick[1]["Body"], "an older version is another one"
+    assert [each["environment"] is None for each in quick[4:6]] == [False, True]
+
+
+def test_what_is_written_to_memory_is_what_aws_would_keep(in_child, monkeypatch):
+    def write(world):
+        s3 = world.cloud.client("s3")
+        for way in ("quick", "long"):
+            for body in (b"first", b"second"):
+                s3.put_object(Bucket=world.bucket, Key=way, Body=body, ContentType="text/plain")
+            monkeypatch.setattr(reading, "_written", lambda _: None)
+        found = []
+        for way in ("quick", "long"):
+            versions = s3.list_object_versions(Bucket=world.bucket, Prefix=way)["Versions"]
+            head = s3.head_object(Bucket=world.bucket, Key=way)
+            kept = ("ServerSideEncryption", "SSEKMSKeyId", "ContentLength", "ETag", "StorageClass")
+            found.append([len(versions), len({each["VersionId"] for each in versions}), *map(head.get, kept)])
+        return [*found, s3.get_object(Bucket=world.bucket, Key="quick")["Body"].read().decode()]
+
+    quick, long, body = in_child(write)
+    assert quick == long
+    assert quick[:2] == [2, 2]
+    assert body == "second"
 
 
 def test_a_delete_by_hand_breaks_the_first_law(in_child):
