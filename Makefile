@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The folders with tests of these marks: the others need not be imported.
 marked = $(sort $(dir $(shell grep -rlE --include='*.py' 'mark\.($(1))\b' tests)))
 
-.PHONY: help demo test test-real-airflow test-beside-it check report pictures bench sweep build install-dags dags-bundle docs models lock clean
+.PHONY: help demo test test-real-airflow test-beside-it check check-source check-quickly report pictures bench sweep build install-dags dags-bundle docs models lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,11 +26,16 @@ demo: .venv/ready .venv-airflow/ready .venv-glue/ready  ## One night and one mor
 	PYTHONPATH=src $(PY) -m local.demo $(ARGS)
 
 check: .venv/ready .venv-checkov/ready  ## The fast part: lint, types, arrows, template, state machines, domain, functions. Under 2 minutes.
+	@$(MAKE) --no-print-directory -j2 check-source check-quickly
+
+check-source:
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	PYTHONPATH=src:. .venv/bin/lint-imports
+	PYTHONPATH=src:. .venv/bin/lint-imports --no-logo
 	.venv/bin/cfn-lint template.yaml analytics/template.yaml
+
+check-quickly:
 	$(TEST) -n 2 --dist worksteal -m "unit or functions or template" $(call marked,unit|functions|template)
 
 test: check .venv/browser $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.

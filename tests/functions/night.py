@@ -110,7 +110,7 @@ class Airflow:
         self.calls: list[str] = []
         self.refusal: tuple[int, str, str] | None = None
         self.before_delete: Any = None
-        self.client = passing.client("mwaa")
+        self.client = passing.new_client("mwaa")
         self.client.meta.events.register_first("before-send.mwaa", self._answer)
 
     @property

@@ -294,7 +294,7 @@ class TestBlueprint:
 
     def test_a_member_that_botocore_does_not_know(self, cloud):
         raw = json.dumps({"Environment": {"Name": "dev", "Status": "AVAILABLE", "Hibernation": {"Enabled": True}}})
-        client = passing.client("mwaa")
+        client = passing.new_client("mwaa")
         client.meta.events.register("before-send.mwaa.GetEnvironment", answering(raw))
         assert Mwaa(client).describe("dev")["Hibernation"] == {"Enabled": True}
 

@@ -123,7 +123,7 @@ def test_a_failure_inside_is_status_500(cloud: LocalCloud) -> None:
 
 
 def test_clients_are_made_once_and_hear_only_their_own_events(cloud: LocalCloud) -> None:
-    one, other = (passing.client("ssm") for _ in range(2))
+    one, other = (passing.new_client("ssm") for _ in range(2))
     assert one is not other
     assert one._request_signer is other._request_signer
     heard: list[str] = []

@@ -1,15 +1,20 @@
 """The DAGs owed their activity, kept in the data bucket from before the first pause until all are given back."""
 
-from datetime import datetime
-from typing import Any, Self
+from __future__ import annotations
 
-from transient_mwaa.aws.airflow_cli import AirflowCli
+from typing import TYPE_CHECKING, Any, Self
+
 from transient_mwaa.aws.airflow_rest import AirflowRest
 from transient_mwaa.aws.bucket import Bucket
 from transient_mwaa.domain import layout
 from transient_mwaa.domain.cycle import Phase
 from transient_mwaa.domain.errors import LeaseLost
 from transient_mwaa.domain.quiesce import DagRun, GiveBack, Look, Owed, cut_off_json, plan_give_back
+
+if TYPE_CHECKING:  # most functions that read what is owed run no command, and could do without the time requests takes
+    from datetime import datetime
+
+    from transient_mwaa.aws.airflow_cli import AirflowCli
 
 
 class OwedDags:

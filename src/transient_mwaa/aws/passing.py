@@ -68,8 +68,15 @@ def _boto3() -> boto3.session.Session:
     return boto3.session.Session(botocore_session=session())
 
 
-def client(service: str, region: str | None = None, config: Config = CLIENT_CONFIG) -> Any:
-    """A boto3 client of such a session."""
+@cache
+def client(service: str) -> Any:
+    """The boto3 client of such a session. Classes of one service share it: making each is some of a cold start, and
+    clients may be used by several threads."""
+    return new_client(service)
+
+
+def new_client(service: str, region: str | None = None, config: Config = CLIENT_CONFIG) -> Any:
+    """A client of its own."""
     return _boto3().client(service, region_name=region, config=config)
 
 

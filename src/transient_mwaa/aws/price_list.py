@@ -26,7 +26,7 @@ class PriceList:
     def from_env(cls) -> Self:
         region = os.environ["AWS_REGION"]
         endpoint = _ENDPOINTS.get(region.partition("-")[0], "us-east-1")
-        return cls(region, passing.client("pricing", endpoint, _ONCE_AND_BRIEFLY))
+        return cls(region, passing.new_client("pricing", endpoint, _ONCE_AND_BRIEFLY))
 
     def price(self, environment_class: str) -> prices.Price:
         """The listed price; the recorded one when the list does not answer, or does not know the class."""
