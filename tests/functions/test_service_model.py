@@ -36,7 +36,7 @@ def older(tmp_path, monkeypatch):
             (folder / each.name).symlink_to(each)
     (folder / MODEL.name).write_bytes(gzip.compress(json.dumps(model).encode()))
     monkeypatch.setattr(Loader, "BUILTIN_DATA_PATH", str(tmp_path))
-    for name in ("_loader", "_boto3"):  # made once for each process
+    for name in ("session", "_boto3"):  # made once for each process
         monkeypatch.setattr(passing, name, getattr(passing, name).__wrapped__)
 
 

@@ -17,7 +17,8 @@ class Mwaa:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        client.meta.events.register("before-parse.mwaa.GetEnvironment", _keep_raw)
+        events = client.meta.events  # of a client that others may have, too
+        events.register("before-parse.mwaa.GetEnvironment", _keep_raw, unique_id="transient-mwaa-raw")
 
     @classmethod
     def from_env(cls) -> Self:
