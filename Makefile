@@ -38,7 +38,7 @@ check-source:
 check-quickly:
 	$(TEST) -n 2 --dist worksteal -m "unit or functions or template" $(call marked,unit|functions|template)
 
-test: check .venv/browser $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Everything, with a real Airflow and a real PostgreSQL. Under 20 minutes.
+test: check .venv/browser $(AIRFLOWS) .venv-glue/ready .venv-mwaa-dr/ready build/sizes.json build/native/ready  ## Everything, with a real Airflow and a real PostgreSQL. Half an hour on two cores, with all that it installs.
 	@$(MAKE) --no-print-directory -j2 test-real-airflow test-beside-it
 
 # A real Airflow mostly waits; what is told of it comes when it is over.
@@ -49,10 +49,9 @@ test-real-airflow:
 	  ended=$$?; cat .local/cycle.txt; exit $$ended
 	$(TEST) -m "packaging or report" $(call marked,packaging|report)
 
-# Three at a time for two cores: each waits now and then, for a database, a worker, a clock.
 test-beside-it:
-	$(TEST) -n 3 --dist loadfile -m "(stories or local or laws) and not functions" $(call marked,stories|local|laws)
-	$(TEST) -n 3 --dist loadfile -m engine $(call marked,engine)
+	$(TEST) -n 2 --dist loadfile -m "(stories or local or laws) and not functions" $(call marked,stories|local|laws)
+	$(TEST) -n 2 --dist loadfile -m engine $(call marked,engine)
 
 report: .venv/ready  ## One HTML file about what is in the lake: LAKE="s3://bucket ..." or folders [OUT=build/report.html] [ZONE=Europe/Berlin].
 	PYTHONPATH=src $(PY) -m analytics report $(or $(LAKE),$(error LAKE is a folder or s3://bucket)) $(if $(OUT),--out $(OUT)) $(if $(ZONE),--time-zone $(ZONE))

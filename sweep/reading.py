@@ -74,13 +74,8 @@ def _object(params: dict[str, Any]) -> dict[str, Any] | None:
 def _written(params: dict[str, Any]) -> dict[str, Any] | None:
     """What only HeadObject would show, the content's type and checksum, is not kept. The bucket's policy has something
     to say about manifests."""
-    if params["Key"].endswith("/manifest.json") or not params.keys() <= {
-        "Bucket",
-        "Key",
-        "Body",
-        "ContentType",
-        "ChecksumAlgorithm",
-    }:
+    usual = {"Bucket", "Key", "Body", "ContentType", "ChecksumAlgorithm"}
+    if params["Key"].endswith("/manifest.json") or not params.keys() <= usual:
         return None
     body = params["Body"]
     if not isinstance(body, io.BytesIO):  # as which botocore passes bytes on

@@ -499,7 +499,7 @@ def test_what_a_morning_would_restore_never_expires(third_night: Night) -> None:
         TableName="records", Key=key, UpdateExpression="SET export_id = :export", ExpressionAttributeValues=value
     )
     third_night.run("promote_export")
-    assert FIRST not in marked(third_night)
+    assert marked(third_night) == {FAILED, EXTRACT}
 
 
 def test_what_broke_off_while_it_marked_is_finished_by_the_next(
