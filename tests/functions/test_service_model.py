@@ -1,4 +1,4 @@
-"""MWAA's service model, which we ship: Lambda brings a botocore of its own, and that one is older."""
+"""The session of all clients, with MWAA's service model, which we ship: Lambda's own botocore is older."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ def older(tmp_path, monkeypatch):
             (folder / each.name).symlink_to(each)
     (folder / MODEL.name).write_bytes(gzip.compress(json.dumps(model).encode()))
     monkeypatch.setattr(Loader, "BUILTIN_DATA_PATH", str(tmp_path))
-    for name in ("session", "_boto3"):  # made once for each process
+    for name in ("_loader", "_boto3"):  # made once for each process
         monkeypatch.setattr(passing, name, getattr(passing, name).__wrapped__)
 
 
@@ -63,3 +63,11 @@ def test_what_only_our_model_knows_is_known_in_lambda():
 def test_every_other_service_is_as_lambda_has_it():
     assert "PutObject" in passing.client("s3").meta.service_model.operation_names
     assert passing.client("mwaa").can_paginate("list_environments")
+
+
+def test_clients_can_still_be_made_once_secrets_have_been_opened(night):
+    """The encryption library makes a boto3 session of its own from the botocore session that it is given, and boto3 adds
+    its methods to client classes through hooks of that session: through two sets of them it refuses."""
+    sealed = night.encryption.encrypt(b"a secret", {"environment": "dev"})
+    assert night.encryption.decrypt(sealed, {"environment": "dev"}) == b"a secret"
+    assert passing.new_client("s3").upload_file

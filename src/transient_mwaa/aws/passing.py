@@ -43,20 +43,29 @@ CLIENT_CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, co
 """Four tries with jitter inside one call; what outlives them is retried by the state machine."""
 
 
-@cache
 def session() -> botocore.session.Session:
-    """The botocore session, whose clients raise ServiceUnavailable, once their own retries are used up, when a service
-    throttles, fails or cannot be reached. One for the process: making it is a good part of a cold start."""
+    """A botocore session whose clients raise ServiceUnavailable, once their own retries are used up, when a service
+    throttles, fails or cannot be reached. Never one for two boto3 sessions: each would add its methods, such as
+    upload_file, to every client class of it, and boto3 refuses to do so twice."""
     own: botocore.session.Session = botocore.session.Session()
-    # Ours come first, then botocore's own; of several API versions of a service the newest counts.
-    own.register_component("data_loader", Loader(extra_search_paths=[str(MODELS)]))
+    own.register_component("data_loader", _loader())
     own.register("after-call", _name_the_answer)
     own.register("after-call-error", _name_the_silence)
     return own
 
 
 @cache
+def _loader() -> Loader:
+    """Reading the service models is most of what a new session costs, and cold starts make several.
+
+    Ours come first, then botocore's own; of several API versions of a service the newest counts.
+    """
+    return Loader(extra_search_paths=[str(MODELS)])
+
+
+@cache
 def _boto3() -> boto3.session.Session:
+    """One for all clients of the process: making it is a good part of a cold start."""
     return boto3.session.Session(botocore_session=session())
 
 
