@@ -66,8 +66,8 @@ def test_every_other_service_is_as_lambda_has_it():
 
 
 def test_clients_can_still_be_made_once_secrets_have_been_opened(night):
-    """The encryption library makes a boto3 session of its own from the botocore session that it is given, and boto3 adds
-    its methods to client classes through hooks of that session: through two sets of them it refuses."""
+    """The encryption library makes a boto3 session of its own from the botocore session that it gets. boto3 adds its
+    methods to client classes through hooks of that session, and refuses when there are two sets of them."""
     sealed = night.encryption.encrypt(b"a secret", {"environment": "dev"})
     assert night.encryption.decrypt(sealed, {"environment": "dev"}) == b"a secret"
     assert passing.new_client("s3").upload_file

@@ -28,9 +28,14 @@ PARAMETERS = {
     "FunctionSubnetIds": "subnet-0a1b2c3d,subnet-0a1b2c3e",
     "FunctionSecurityGroupIds": "sg-0a1b2c3d",
 }
-NOT_MADE = dict.fromkeys(
-    ("CheckExistingBucketFunction", "CheckExistingBucketRole", "ExistingDataBucket"), "the data bucket is a new one"
-)
+NOT_MADE = {
+    **dict.fromkeys(
+        ("CheckExistingBucketFunction", "CheckExistingBucketRole", "ExistingDataBucket"), "the data bucket is a new one"
+    ),
+    **dict.fromkeys(
+        ("CheckNotificationsFunction", "CheckNotificationsRole", "NotificationsConfirmed"), "the schedules are off"
+    ),
+}
 """Resources that the local cloud does not make, and why."""
 
 

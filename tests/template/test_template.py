@@ -133,7 +133,8 @@ def test_schedules_ship_disabled_and_never_fire_late():
     for schedule in schedules:
         properties = schedule["Properties"]
         assert properties["Target"]["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["MissedSchedules", "Arn"]}}
-        assert properties["State"] == {"Fn::If": ["SchedulesAreEnabled", "ENABLED", "DISABLED"]}
+        confirmed = {"Fn::GetAtt": ["NotificationsConfirmed", "SchedulesState"]}
+        assert properties["State"] == {"Fn::If": ["SchedulesAreEnabled", confirmed, "DISABLED"]}
         assert properties["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900
         assert "<aws.scheduler.scheduled-time>" in json.dumps(properties["Target"]["Input"])
     assert translated["Parameters"]["SchedulesEnabled"]["Default"] == "false"
