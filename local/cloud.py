@@ -269,7 +269,7 @@ class LocalCloud:
         self, template: Path, parameters: Mapping[str, Any] | None = None, name: str = "transient-mwaa"
     ) -> Stack:
         """Creates everything in a SAM or CloudFormation template. Raises local.deploy.NotMakeable, never leaves out."""
-        deployment = Deployment(self.client, REGION, self.functions.add, self.wait_for_environment, name)
+        deployment = Deployment(self.client, REGION, self.home, self.functions.add, self.wait_for_environment, name)
         self.stack = deployment.run(Path(template).resolve(), parameters or {})
         return self.stack
 

@@ -16,6 +16,7 @@ import ipaddress
 import json
 import logging
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,11 +34,19 @@ from local.lambdas import Function
 
 ACCOUNT = "123456789012"
 LOCAL_CODE = "local-code"
-"""The bucket that stands for local folders in the transformed template: s3://local-code/<logical id>."""
+"""The bucket that stands for local folders in the transformed template: s3://local-code/[python/]<logical id>."""
 
 
 class NotMakeable(Exception):
     """A resource, property or reference of a template that the local cloud has no way to make."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's local folder, and whether it holds libraries, which SAM builds below python/."""
+
+    folder: Path
+    libraries: bool
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def _json_of(text: str) -> str:
 
 
 def translate(template_path: Path, parameters: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Plain CloudFormation, and the local folder of each function and layer by its logical id in the source."""
+    """Plain CloudFormation, and the local folder of each function and layer by its key in LOCAL_CODE."""
     template = read_yaml(template_path)
     root = template_path.parent
     folders: dict[str, Path] = {}
@@ -108,8 +117,10 @@ def translate(template_path: Path, parameters: Mapping[str, str]) -> tuple[dict[
             folders[logical_id] = (root / properties.pop("CodeUri", shared or ".")).resolve()
             properties["CodeUri"] = f"s3://{LOCAL_CODE}/{logical_id}"
         elif resource["Type"] == "AWS::Serverless::LayerVersion":
-            folders[logical_id] = (root / properties["ContentUri"]).resolve()
-            properties["ContentUri"] = f"s3://{LOCAL_CODE}/{logical_id}"
+            # SAM builds libraries below python/; what it does not build lies at the top.
+            key = f"python/{logical_id}" if "BuildMethod" in resource.get("Metadata", {}) else logical_id
+            folders[key] = (root / properties["ContentUri"]).resolve()
+            properties["ContentUri"] = f"s3://{LOCAL_CODE}/{key}"
         elif resource["Type"] == "AWS::Serverless::StateMachine" and isinstance(properties.get("DefinitionUri"), str):
             properties["Definition"] = read_yaml(root / properties.pop("DefinitionUri"))
     missing = [str(folder) for folder in folders.values() if not folder.is_dir()]
@@ -282,21 +293,23 @@ class Deployment:
         self,
         client: Callable[[str], Any],
         region: str,
+        home: Path,
         add_function: Callable[[Function], None],
         settle_environment: Callable[[str], None],
         name: str,
-        layers: dict[str, Path] | None = None,
+        layers: dict[str, Layer] | None = None,
     ) -> None:
-        """`layers`: ARN to folder, of the stacks around this one."""
+        """`layers`: by ARN, of the stacks around this one."""
         self._client = client
         self._region = region
+        self._home = home
         self._add_function = add_function
         self._settle_environment = settle_environment
         self._name = name
         self._made: dict[str, _Made] = {}
         self._nested: dict[str, Stack] = {}
         self._underway: list[str] = []
-        self._layers: dict[str, Path] = {} if layers is None else layers
+        self._layers: dict[str, Layer] = {} if layers is None else layers
 
     def run(self, template_path: Path, parameters: Mapping[str, Any]) -> Stack:
         """Raises NotMakeable before or while creating; what was created until then stays."""
@@ -395,7 +408,9 @@ class Deployment:
         parameters = properties.take("Parameters", {})
         name = f"{self._name}-{properties.logical_id}"
         properties.without_effect("TimeoutInMinutes", "Tags", "NotificationARNs")
-        inner = Deployment(self._client, self._region, self._add_function, self._settle_environment, name, self._layers)
+        inner = Deployment(
+            self._client, self._region, self._home, self._add_function, self._settle_environment, name, self._layers
+        )
         made = self._nested[properties.logical_id] = inner.run(path, parameters)
         return _Made(inner._stack_id, {f"Outputs.{key}": value for key, value in made.outputs.items()})
 
@@ -626,7 +641,7 @@ class Deployment:
             LayerName=self.physical(properties, "LayerName"), Content={"ZipFile": _TINY_ZIP}, **properties.rest()
         )
         folder = self._folders[source]
-        self._layers[version["LayerVersionArn"]] = folder / "python" if (folder / "python").is_dir() else folder
+        self._layers[version["LayerVersionArn"]] = Layer(folder, source.startswith("python/"))
         return _Made(version["LayerVersionArn"], {"LayerVersionArn": version["LayerVersionArn"]})
 
     def function(self, properties: _Properties) -> _Made:
@@ -640,9 +655,10 @@ class Deployment:
         values = properties.rest()
         layers = [self._layers[arn] for arn in values.get("Layers", []) if arn in self._layers]
         if variables := values.get("Environment", {}).get("Variables"):
-            # Lambda unpacks all layers into /opt; here each has its folder, and the last one stands for it.
-            opt = {"/opt": str(layers[-1])} if layers else {}
-            variables = {key: opt.get(str(value), str(value)) for key, value in variables.items()}
+            variables = {key: str(value) for key, value in variables.items()}
+            if "/opt" in variables.values():
+                opt = _unpacked(layers, self._home / "opt" / name)
+                variables = {key: str(opt) if value == "/opt" else value for key, value in variables.items()}
             values["Environment"] = {"Variables": variables}
         client = self._client("lambda")
         made = client.create_function(FunctionName=name, Code={"ZipFile": _TINY_ZIP}, **values)
@@ -656,7 +672,7 @@ class Deployment:
                 logical_id=properties.logical_id,
                 name=name,
                 folder=folder,
-                layers=tuple(layers),
+                layers=tuple(layer.folder for layer in layers),
                 handler=values["Handler"],
                 variables=values.get("Environment", {}).get("Variables", {}),
                 timeout=values.get("Timeout", 3),
@@ -825,6 +841,14 @@ class Deployment:
         self._settle_environment(name)
         made = mwaa.get_environment(Name=name)["Environment"]
         return _Made(name, {**made, "Arn": arn})
+
+
+def _unpacked(layers: list[Layer], folder: Path) -> Path:
+    """All layers in one folder, as Lambda has them in /opt."""
+    for layer in layers:
+        into = folder / "python" if layer.libraries else folder
+        shutil.copytree(layer.folder, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 class _Properties:

@@ -94,7 +94,10 @@ def test_the_network_has_a_way_out(day: Any) -> None:
 def test_the_files_were_put_in_place_by_the_function_itself(day: Any) -> None:
     s3 = day.cloud.client("s3")
     put = {each["Key"] for each in s3.list_objects_v2(Bucket=PARAMETERS["EnvironmentBucketName"])["Contents"]}
-    assert {"dags/db_export_dag.py", "dags/glue_etl.py", "glue/glue_transform.py", "requirements.txt"} <= put
+    dags = [ROOT / "dags/.airflowignore", *(ROOT / "dags").rglob("*.py")]
+    scripts = (ROOT / "sample/glue").glob("*.py")
+    ours = {str(path.relative_to(ROOT)) for path in dags} | {f"glue/{path.name}" for path in scripts}
+    assert put == ours | {"requirements.txt"}
     assert s3.head_object(Bucket=day.stack.outputs["DataBucketName"], Key="raw/customer_activity.csv")
     jobs = {job["Name"]: job for job in day.cloud.client("glue").get_jobs()["Jobs"]}
     for name, job in jobs.items():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 
 import pytest
 from botocore.exceptions import ClientError
@@ -114,6 +115,15 @@ def test_an_s3_that_fails_is_an_answer(app, upload, operation, code):
 def test_a_request_without_properties_is_answered(upload):
     answer = upload("Update", {})
     assert (answer["Status"], answer["Reason"]) == ("FAILED", "KeyError: 'EnvironmentBucket'")
+
+
+def test_what_other_layers_have_in_the_same_folder_is_no_dag(app, aws, upload, monkeypatch, tmp_path):
+    """Lambda unpacks all layers of a function into /opt."""
+    shutil.copytree(ROOT / "dags", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "src", tmp_path / "python")
+    monkeypatch.setattr(app, "DAGS", tmp_path)
+    upload("Create")
+    assert not [key for key in keys(aws.s3, "dags") if "transient_mwaa" in key]
 
 
 def test_a_layer_that_is_missing_is_answered(app, upload, monkeypatch, tmp_path):

@@ -48,6 +48,8 @@ def files() -> Iterator[tuple[str, bytes]]:
         yield f"glue/{script.name}", script.read_bytes()
     for path in sorted(DAGS.rglob("*")):
         name = path.relative_to(DAGS).as_posix()
+        if name.startswith("python/"):  # what the core layer has in the same folder
+            continue
         if name == REQUIREMENTS:
             yield REQUIREMENTS, path.read_bytes()
         elif path.suffix == ".py" or path.name == ".airflowignore":
