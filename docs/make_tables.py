@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,6 +17,8 @@ from airflow_metadata.tables import Rule, rule_for  # noqa: E402 - dags/ stands 
 # Airflow version -> its tables, as Airflow itself makes them; the engine's tests hold it to the migrated databases.
 SCHEMAS: dict[str, list[str]] = json.loads((DOCS / "schemas.json").read_text())
 BEGIN, END = "<!-- made by `make docs` -->\n", "<!-- end -->"
+PREFIXES = {"MWAA": "airflow", "StepFunctions": "states"}
+"""Of the permissions of a service, where it is not CloudFormation's name for it in small letters."""
 
 
 def what_happens(rule: Rule) -> str:
@@ -82,14 +85,41 @@ def in_words(kinds: Iterable[str]) -> str:
     return "; ".join(names) if len(names) < 20 else f"{len(names)} of them, see `local/airflow_lies.py`"
 
 
-def permissions() -> str:
-    """The table of docs/permissions.md: what each role and policy of the transformed template allows."""
+def resources_of(template: str) -> dict[str, dict[str, Any]]:
+    """The resources of a transformed template, with those that depend on a condition."""
     sys.path.insert(0, str(DOCS.parent))
     from local.deploy import translate
 
-    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")  # the translator wants one; nothing below depends on it
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")  # the translator wants one; no table depends on it
     parameters = {"EnvironmentName": "dev", "EnvironmentBucketName": "an-environment-bucket"}
-    resources = translate(DOCS.parent / "template.yaml", parameters)[0]["Resources"]
+    found: dict[str, dict[str, Any]] = translate(DOCS.parent / template, parameters)[0]["Resources"]
+    return found
+
+
+def deployed() -> str:
+    """The first table of docs/permissions.md: what deploying creates, by service and template."""
+    templates = {
+        "template.yaml": "the stack",
+        "analytics/template.yaml": "its lake, always with it",
+        "sample/template.yaml": "the sample, with `DeploySample`",
+    }
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    for template in templates:
+        kinds = Counter(each["Type"].removeprefix("AWS::") for each in resources_of(template).values())
+        services: dict[str, list[str]] = defaultdict(list)
+        for kind, count in sorted(kinds.items()):
+            service, name = kind.split("::")
+            services[service].append(f"{count} `{name}`")
+        for service, counted in services.items():
+            cells[PREFIXES.get(service, service.lower())][template] = ", ".join(counted)
+    rows = [f"| `{each}:` | {' | '.join(cells[each].get(name, '') for name in templates)} |" for each in sorted(cells)]
+    head = ["service", *templates.values()]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows]) + "\n"
+
+
+def permissions() -> str:
+    """The second table of docs/permissions.md: what each role and policy of the transformed template allows."""
+    resources = resources_of("template.yaml")
     kinds = ("AWS::IAM::ManagedPolicy", "AWS::IAM::Role")
     found = sorted((r["Type"], name, r["Properties"]) for name, r in resources.items() if r["Type"] in kinds)
     rows = ["| who | may | on | only if |", "|---|---|---|---|"]
@@ -153,20 +183,21 @@ def ledger_members() -> str:
     return "\n".join(["| member | meaning |", "|---|---|", *rows]) + "\n"
 
 
-def rewritten(text: str, table: str) -> str:
-    """A document with the table between its two marks replaced."""
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + table + END + rest.split(END, 1)[1]
+def rewritten(text: str, *tables: str) -> str:
+    """A document with the table between each two marks replaced, in the order of their places."""
+    before, *parts = text.split(BEGIN)
+    made = [BEGIN + table + END + part.split(END, 1)[1] for table, part in zip(tables, parts, strict=True)]
+    return "".join([before, *made])
 
 
 if __name__ == "__main__":
     tables = {
-        "what-comes-back.md": what_comes_back(),
-        "safety.md": laws_and_faults(),
-        "permissions.md": permissions(),
-        "cost.md": cost(),
-        "report.md": ledger_members(),
+        "what-comes-back.md": [what_comes_back()],
+        "safety.md": [laws_and_faults()],
+        "permissions.md": [deployed(), permissions()],
+        "cost.md": [cost()],
+        "report.md": [ledger_members()],
     }
-    for name, table in tables.items():
+    for name, made in tables.items():
         document = DOCS / name
-        document.write_text(rewritten(document.read_text(), table))
+        document.write_text(rewritten(document.read_text(), *made))

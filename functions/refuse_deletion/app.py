@@ -1,4 +1,4 @@
-"""Lets CloudFormation delete nothing, and move no data bucket, while the environment sleeps."""
+"""Lets CloudFormation delete nothing, and take nothing away, while the environment sleeps."""
 
 from typing import Any
 
@@ -13,6 +13,6 @@ refusal = Refusal.from_env()
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Lets CloudFormation delete nothing, and move no data bucket, while the environment sleeps: only this stack could
+    """Lets CloudFormation delete nothing, and take nothing away, while the environment sleeps: only this stack could
     wake it again, from the bucket that it sleeps in."""
     return answer(event, context, refusal.weigh)

@@ -293,12 +293,19 @@ def test_nobody_sleeps_untold(cloud: LocalCloud) -> None:
             cloud.deploy(OURS, {**ours, name: NETWORK[name]}, name="halfway-in")
 
 
-@pytest.mark.parametrize("profile", ["default", "production"])
-def test_each_profile_can_be_deployed(cloud: LocalCloud, profile: str) -> None:
+@pytest.mark.parametrize(
+    ("profile", "more", "wanted"),
+    [
+        ("default", {}, "DISABLED"),
+        ("production", {}, "DISABLED"),
+        ("production", {"SchedulesEnabled": "true", "EnvironmentName": "another"}, "ENABLED"),
+    ],
+)
+def test_each_profile_can_be_deployed(cloud: LocalCloud, profile: str, more: dict[str, str], wanted: str) -> None:
     deploys = tomllib.loads((OURS.parent / "samconfig.toml").read_text())[profile]["deploy"]["parameters"]
     given = dict(each.split("=", 1) for each in deploys["parameter_overrides"].split())
-    stack = cloud.deploy(OURS, {**given, **NETWORK}, name=deploys["stack_name"])
-    wanted = "ENABLED" if profile == "production" else "DISABLED"
+    name = f"{deploys['stack_name']}-{wanted.lower()}"
+    stack = cloud.deploy(OURS, {**given, **more, **NETWORK}, name=name)
     group = stack.resources["Schedules"]
     for schedule in cloud.client("scheduler").list_schedules(GroupName=group)["Schedules"]:
         assert schedule["State"] == wanted
@@ -311,7 +318,7 @@ def test_each_profile_can_be_deployed(cloud: LocalCloud, profile: str) -> None:
         cloud.client("cloudwatch").get_dashboard(DashboardName=stack.outputs["DashboardName"])["DashboardBody"]
     )
     assert "${" not in json.dumps(body)
-    alarms = cloud.client("cloudwatch").describe_alarms(AlarmNames=[f"{deploys['stack_name']}-late-night"])
+    alarms = cloud.client("cloudwatch").describe_alarms(AlarmNames=[f"{name}-late-night"])
     assert [each["Threshold"] for each in alarms["MetricAlarms"]] == [180.0]
 
 

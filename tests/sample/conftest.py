@@ -1,14 +1,18 @@
 """An account with the sample's buckets, a door for answers, and functions loaded as Lambda loads them."""
 
 import importlib.util
+import json
 import os
 import sys
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
 import pytest
 from moto import mock_aws
+from moto.cloudformation.models import cloudformation_backends
+from moto.core import DEFAULT_ACCOUNT_ID
 
 from local.custom_resources import Door
 
@@ -54,6 +58,21 @@ def aws():
         yield SimpleNamespace(s3=s3, dynamodb=boto3.client("dynamodb"))
 
 
+@pytest.fixture
+def stack(aws):
+    """Makes a stack and returns its ARN; every stack shows the status that is told."""
+
+    def made(status):
+        cloudformation = boto3.client("cloudformation")
+        template = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+        arn = cloudformation.create_stack(StackName=f"night-{uuid.uuid4()}", TemplateBody=template)["StackId"]
+        cloudformation_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].stacks[arn].status = status
+        return arn
+
+    return made
+
+
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch):
     monkeypatch.setattr("transient_mwaa.aws.custom_resource.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("transient_mwaa.aws.custom_resource.ALLOWED_AFTER", (0.0, 0.0, 0.0, 0.0))

@@ -9,6 +9,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 
 from local.custom_resources import request
 from tests.sample.conftest import CONTEXT, ROOT, STACK, load
+from transient_mwaa.aws.custom_resource import ALLOWED_AFTER
 
 pytestmark = pytest.mark.functions
 ARN = "arn:aws:s3:::data"
@@ -66,10 +67,10 @@ def encrypt(s3, key):
 def ask(key, door):
     module = load(ROOT / "functions/check_existing_bucket/app.py")
 
-    def run(kind="Create", **properties):
+    def run(kind="Create", stack=STACK, **properties):
         told = {"EnvironmentName": "dev", "BucketName": "data", "KeyArn": key, **properties}
         there = None if kind == "Create" else "there"
-        module.handler(request(kind, door.url, "ExistingDataBucket", STACK, told, there), CONTEXT)
+        module.handler(request(kind, door.url, "ExistingDataBucket", stack, told, there), CONTEXT)
         return door.answers.get_nowait()
 
     return run
@@ -108,6 +109,14 @@ def test_one_that_is_less_safe_fails_the_deployment(ask, aws, reason, kind):
     assert answer["Reason"].startswith("BucketRefused: The data bucket data is refused: ")
     assert reason in answer["Reason"]
     assert not any(other in answer["Reason"] for other in SPOILED.keys() - {reason})
+
+
+def test_a_failed_update_may_go_back_to_a_bucket_that_has_become_less_safe(ask, aws, key, stack):
+    """A no would leave the stack where nobody can update it."""
+    aws.s3.delete_public_access_block(Bucket="data")
+    assert ask("Update", stack("UPDATE_IN_PROGRESS"))["Status"] == "FAILED"
+    answer = ask("Update", stack("UPDATE_ROLLBACK_IN_PROGRESS"))
+    assert (answer["Status"], answer["Data"]) == ("SUCCESS", {"BucketName": "data", "KeyArn": key})
 
 
 def test_all_that_is_wrong_is_named_at_once(ask, aws):
@@ -166,14 +175,14 @@ def test_deleting_the_stack_touches_nothing_and_asks_nothing(ask, aws):
 class Forbidding:
     """S3 that says no to the first `times` questions."""
 
-    def __init__(self, s3, times):
-        self._s3, self._times = s3, times
+    def __init__(self, s3, times, code="AccessDenied"):
+        self._s3, self._times, self._code = s3, times, code
 
     def __getattr__(self, name):
         def ask(**parameters):
             self._times -= 1
             if self._times >= 0:
-                raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not yet"}}, "GetBucketLocation")
+                raise ClientError({"Error": {"Code": self._code, "Message": "not yet"}}, "GetBucketLocation")
             return getattr(self._s3, name)(**parameters)
 
         return ask
@@ -181,15 +190,28 @@ class Forbidding:
 
 @pytest.mark.parametrize(("times", "ends"), [(0, "SUCCESS"), (4, "SUCCESS"), (5, "FAILED")])
 def test_a_role_that_was_made_a_moment_ago_is_given_a_minute(ask, aws, key, monkeypatch, times, ends):
-    from transient_mwaa.aws.existing_bucket import PAUSES, ExistingBucket
+    from transient_mwaa.aws.existing_bucket import ExistingBucket
 
     slept = []
-    existing = ExistingBucket(Forbidding(aws.s3, times), boto3.client("kms"), sleep=slept.append)
+    monkeypatch.setattr("transient_mwaa.aws.custom_resource.ALLOWED_AFTER", ALLOWED_AFTER)
+    clients = (boto3.client("kms"), boto3.client("cloudformation"))
+    existing = ExistingBucket(Forbidding(aws.s3, times), *clients, sleep=slept.append)
     monkeypatch.setattr(load(ROOT / "functions/check_existing_bucket/app.py"), "existing", existing)
     answer = ask()
     assert answer["Status"] == ends
-    assert slept == list(PAUSES[:times])
-    assert sum(PAUSES) < 100, "less than the function's time without that for its answer"
+    assert slept == list(ALLOWED_AFTER[:times])
+    assert sum(ALLOWED_AFTER) < 100, "less than the function's time without that for its answer"
     if ends == "FAILED":
         assert "could not be looked at" in answer["Reason"]
         assert "GetBucketLocation" in answer["Reason"]
+
+
+def test_another_no_is_not_waited_for(ask, aws, monkeypatch):
+    from transient_mwaa.aws.existing_bucket import ExistingBucket
+
+    slept = []
+    clients = (boto3.client("kms"), boto3.client("cloudformation"))
+    existing = ExistingBucket(Forbidding(aws.s3, 1, "InvalidBucketName"), *clients, sleep=slept.append)
+    monkeypatch.setattr(load(ROOT / "functions/check_existing_bucket/app.py"), "existing", existing)
+    assert ask()["Status"] == "FAILED"
+    assert slept == []

@@ -58,11 +58,12 @@ def person(aws):
 def ask(person, door, monkeypatch):
     module = load(ROOT / "functions/check_notifications/app.py")
 
-    def run(kind="Create", sns=person.sns):
-        monkeypatch.setattr(module, "notifications", Notifications(sns, sleep=person.sleep))
+    def run(kind="Create", stack=STACK, sns=person.sns):
+        cloudformation = boto3.client("cloudformation")
+        monkeypatch.setattr(module, "notifications", Notifications(sns, cloudformation, sleep=person.sleep))
         told = {"TopicArn": person.topic, "Address": ADDRESS, "Subscription": person.topic}
         there = None if kind == "Create" else "there"
-        module.handler(request(kind, door.url, "NotificationsConfirmed", STACK, told, there), CONTEXT)
+        module.handler(request(kind, door.url, "NotificationsConfirmed", stack, told, there), CONTEXT)
         return door.answers.get_nowait()
 
     return run
@@ -91,6 +92,15 @@ def test_an_address_that_nobody_confirms_fails_the_deployment(ask, person, state
     assert "Data" not in answer
     assert answer["Reason"].startswith(f"AddressNotConfirmed: {ADDRESS} has not confirmed")
     assert person.waited == 600
+
+
+def test_a_failed_update_goes_back_to_the_older_address_without_a_question(ask, person, stack):
+    """A no would leave the stack where nobody can update it."""
+    assert ask("Update", stack("UPDATE_IN_PROGRESS"))["Status"] == "FAILED"
+    person.waited = 0
+    answer = ask("Update", stack("UPDATE_ROLLBACK_IN_PROGRESS"))
+    assert (answer["Status"], answer["Data"]) == ("SUCCESS", {"SchedulesState": "ENABLED"})
+    assert person.waited == 0
 
 
 def test_another_s_confirmation_counts_for_nothing(ask, person):
@@ -139,6 +149,20 @@ def test_a_subscription_that_sns_has_forgotten_is_made_again(ask, person, mails)
     person.does[120] = person.confirms
     assert ask("Update")["Status"] == "SUCCESS"
     assert mails == [60]
+
+
+def test_a_reminder_that_fails_is_sent_at_the_next_look(ask, person, mails, monkeypatch):
+    subscribe, throttled = person.sns.subscribe, []
+
+    def throttle(**told):
+        if not throttled:
+            throttled.append(told)
+            raise ServiceUnavailable("SNS is throttling.")
+        return subscribe(**told)
+
+    monkeypatch.setattr(person.sns, "subscribe", throttle)
+    assert ask()["Status"] == "FAILED"
+    assert mails == [60 + PAUSE]
 
 
 def test_who_clicks_at_once_gets_no_second_link(ask, person, mails):
@@ -190,6 +214,6 @@ def test_its_role_allows_what_it_asks_and_lambda_lets_it_wait():
     allowed = {action for statement in policy["PolicyDocument"]["Statement"] for action in statement["Action"]}
     source = (ROOT / "src/transient_mwaa/aws/notifications.py").read_text()
     asked = {name.title().replace("_", "") for name in re.findall(r'(?:paginator\("|_sns\.(?!get_))(\w+)', source)}
-    assert {f"sns:{name}" for name in asked} == allowed
+    assert {f"sns:{name}" for name in asked} | {"cloudformation:DescribeStacks"} == allowed
     timeout = resources["CheckNotificationsFunction"]["Properties"]["Timeout"]
     assert LOOKS * (PAUSE + 1) + 20 <= timeout < resources["NotificationsConfirmed"]["Properties"]["ServiceTimeout"]

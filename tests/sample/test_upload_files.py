@@ -112,6 +112,22 @@ def test_an_s3_that_fails_is_an_answer(app, upload, operation, code):
     assert upload("Create")["Status"] == "SUCCESS"  # and the next one is none the worse
 
 
+@pytest.mark.parametrize(("times", "ends"), [(4, "SUCCESS"), (5, "FAILED")])
+def test_a_role_that_was_made_a_moment_ago_is_given_a_minute(app, upload, times, ends):
+    left = [times]
+
+    def forbid(**_):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not yet"}}, "GetObject")
+
+    app.s3.meta.events.register("before-call.s3.GetObject", forbid)
+    try:
+        assert upload("Create")["Status"] == ends
+    finally:
+        app.s3.meta.events.unregister("before-call.s3.GetObject", forbid)
+
+
 def test_a_request_without_properties_is_answered(upload):
     answer = upload("Update", {})
     assert (answer["Status"], answer["Reason"]) == ("FAILED", "KeyError: 'EnvironmentBucket'")

@@ -1,9 +1,13 @@
 """Documents that cannot lie."""
 
+import fnmatch
 import importlib.util
+import json
 import re
+from importlib import resources
 from pathlib import Path
 
+import cfnlint.data.AdditionalSpecs
 import pytest
 
 from analytics import make_template
@@ -11,6 +15,7 @@ from analytics import make_template
 pytestmark = pytest.mark.template
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +41,19 @@ def test_the_ledger_has_what_the_report_s_page_says(make_tables):
     assert text == make_tables.rewritten(text, make_tables.ledger_members()), "run `make docs`"
 
 
-def test_permissions_are_those_of_the_template(make_tables):
+def test_what_is_deployed_and_the_permissions_are_those_of_the_templates(make_tables):
     text = (ROOT / "docs/permissions.md").read_text()
-    assert text == make_tables.rewritten(text, make_tables.permissions()), "run `make docs`"
+    made = make_tables.rewritten(text, make_tables.deployed(), make_tables.permissions())
+    assert text == made, "run `make docs`"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_permission_that_is_named_is_one_of_iam_s(document):
+    known = json.loads((resources.files(cfnlint.data.AdditionalSpecs) / "Policies.json").read_text())
+    text = re.sub("<!-- made by .*?<!-- end -->", "", (ROOT / document).read_text(), flags=re.DOTALL)
+    for service, action in re.findall(r"`([a-z0-9-]+):([A-Z][A-Za-z]*\*?)`", text):
+        if (service, action) not in {("iam", "PassedToService"), ("kms", "ViaService")}:  # conditions
+            assert fnmatch.filter(known[service]["Actions"], action.lower()), f"{service}:{action}"
 
 
 def test_views_and_columns_of_the_lake_are_what_the_code_declares():
@@ -57,7 +72,7 @@ def test_the_lake_s_template_is_made_of_declaration_and_queries():
     assert text == make_template.with_queries(text), "run `make docs`"
 
 
-@pytest.mark.parametrize("document", ["README.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_and_every_make_target_is_there(document):
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):

@@ -36,6 +36,7 @@ def sections(title):
 
 BY_NAME = sections("By name")
 FROM_MACHINES = sections("By name, from the state machines themselves")
+FROM_DEPLOYMENTS = sections("By name, of deployments")
 
 
 def endings(text):
@@ -74,6 +75,24 @@ def test_every_error_of_the_dags_has_its_row_and_no_row_is_without_an_error():
     raised = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name != "MetadataError"]
     rows = re.findall(r"^\| `(\w+)` \|", chapter("In the logs of our DAGs"), re.MULTILINE)
     assert rows == sorted(raised)
+
+
+def test_every_error_of_a_deployment_has_its_section_and_no_section_is_without_an_error():
+    """What our code raises and no state machine ever sees: errors.py has the others."""
+    raised = [
+        node.name
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and [ast.unparse(base) for base in node.bases] == ["Exception"]
+    ]
+    assert list(FROM_DEPLOYMENTS) == sorted({*raised} - {"TransientMwaaError"})
+
+
+@pytest.mark.parametrize("name", FROM_DEPLOYMENTS)
+def test_a_section_on_a_deployment_says_what_was_done_and_what_to_do(name):
+    happened, *labels = re.split(r"\*\*(Done|Do|Ends in):\*\* ", FROM_DEPLOYMENTS[name])
+    assert happened.strip().endswith(".")
+    assert labels[::2] == ["Done", "Do"]
 
 
 @pytest.mark.parametrize("name", [*BY_NAME, *FROM_MACHINES])

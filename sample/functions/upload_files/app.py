@@ -15,7 +15,7 @@ import customer_activity
 from aws_lambda_powertools import Logger
 from botocore.exceptions import ClientError
 
-from transient_mwaa.aws.custom_resource import answer
+from transient_mwaa.aws.custom_resource import answer, once_allowed
 
 logger = Logger()
 s3 = boto3.client("s3")
@@ -28,7 +28,7 @@ REQUIREMENTS = "requirements.txt"
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, str]:
     """Puts the sample's files in place, and tells CloudFormation how it went, whatever happens."""
-    return answer(event, context, put_in_place)
+    return answer(event, context, lambda asked: once_allowed(lambda: put_in_place(asked)))
 
 
 def put_in_place(event: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,9 @@ from typing import Any
 
 import requests
 from aws_lambda_powertools import Logger
+from botocore.exceptions import ClientError
 
+from transient_mwaa.aws import passing
 from transient_mwaa.domain.errors import ServiceUnavailable
 
 logger = Logger(child=True)
@@ -22,6 +24,9 @@ SECONDS_TO_ANSWER = 20
 """Kept back from the function's time for the answer and its repetitions."""
 PAUSES = (0.5, 2.0, 5.0)
 """Seconds before each repetition."""
+ALLOWED_AFTER = (5.0, 10.0, 20.0, 30.0)
+"""Seconds. A role that was made a moment ago may not yet do what it is allowed."""
+FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError", "403"})
 LONGEST_REASON = 1500
 """Characters. An answer may have 4,096 bytes in all."""
 
@@ -45,6 +50,31 @@ def answer(event: Event, context: Any, work: Work) -> dict[str, str]:
     }
     _put(event["ResponseURL"], json.dumps(told).encode())
     return {"status": outcome["Status"]}
+
+
+def rolls_back(cloudformation: Any, event: Event) -> bool:
+    """Whether CloudFormation asks for what was before, because an update has failed. Whoever says no to that, too,
+    leaves the stack between the two (UPDATE_ROLLBACK_FAILED), where nobody can update it."""
+    if event["RequestType"] != "Update":
+        return False
+    try:
+        (stack,) = cloudformation.describe_stacks(StackName=event["StackId"])["Stacks"]
+    except (ClientError, ServiceUnavailable):
+        logger.exception("Whether the stack rolls back cannot be told")
+        return False
+    return str(stack["StackStatus"]).startswith("UPDATE_ROLLBACK")
+
+
+def once_allowed[T](ask: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
+    """What it answers; what is forbidden is asked again for about a minute. Raises ClientError as it is."""
+    for pause in ALLOWED_AFTER:
+        try:
+            return ask()
+        except ClientError as error:
+            if passing.code_of(error) not in FORBIDDEN:
+                raise
+            sleep(pause)
+    return ask()
 
 
 def _outcome(event: Event, context: Any, work: Work) -> dict[str, Any]:

@@ -8,44 +8,36 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
+from transient_mwaa.aws.custom_resource import once_allowed, rolls_back
 from transient_mwaa.domain.existing_bucket import Asked, BucketRefused, Found, require_safe
-
-PAUSES = (5.0, 10.0, 20.0, 30.0)
-"""Seconds. A role that was made a moment ago may not yet do what it is allowed."""
-_FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "403"})
 
 
 class ExistingBucket:
     """Asks S3 and KMS, and refuses what is less safe than a new bucket would be."""
 
-    def __init__(self, s3: Any, kms: Any, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, s3: Any, kms: Any, cloudformation: Any, sleep: Callable[[float], None] = time.sleep) -> None:
         self._s3 = s3
         self._kms = kms
+        self._cloudformation = cloudformation
         self._sleep = sleep
 
     @classmethod
     def from_env(cls) -> Self:
-        return cls(passing.client("s3"), passing.client("kms"))
+        return cls(passing.client("s3"), passing.client("kms"), passing.client("cloudformation"))
 
     def admit(self, event: Mapping[str, Any]) -> dict[str, str]:
-        """BucketName and KeyArn, once they are found to be safe. Raises BucketRefused. Deleting it touches nothing."""
+        """BucketName and KeyArn, once they are found to be safe. Raises BucketRefused. Deleting it touches nothing, and
+        the bucket that a failed update goes back to is the one that was in use."""
         told = event["ResourceProperties"]
-        if event["RequestType"] != "Delete":
+        if event["RequestType"] != "Delete" and not rolls_back(self._cloudformation, event):
             _, partition, _, region, account, _ = event["StackId"].split(":", 5)
             asked = Asked(told["EnvironmentName"], told["BucketName"], told["KeyArn"], partition, region, account)
-            require_safe(asked, self._look_until_allowed(asked))
+            require_safe(asked, self._found(asked))
         return {"BucketName": told["BucketName"], "KeyArn": told["KeyArn"]}
 
-    def _look_until_allowed(self, asked: Asked) -> Found:
-        for pause in PAUSES:
-            try:
-                return self._look(asked)
-            except ClientError as error:
-                if passing.code_of(error) not in _FORBIDDEN:
-                    raise _refused(asked, error) from error
-                self._sleep(pause)
+    def _found(self, asked: Asked) -> Found:
         try:
-            return self._look(asked)
+            return once_allowed(lambda: self._look(asked), self._sleep)
         except ClientError as error:
             raise _refused(asked, error) from error
 

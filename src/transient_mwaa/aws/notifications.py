@@ -11,6 +11,7 @@ from typing import Any, Self
 from botocore.exceptions import ClientError
 
 from transient_mwaa.aws import passing
+from transient_mwaa.aws.custom_resource import FORBIDDEN, rolls_back
 from transient_mwaa.domain.errors import ServiceUnavailable
 
 LOOKS = 60
@@ -18,7 +19,6 @@ PAUSE = 10.0
 """Seconds between two looks: ten minutes to read an e-mail."""
 REMINDER = 6
 """After so many looks SNS is asked to send it again."""
-_FORBIDDEN = frozenset({"AuthorizationError", "AuthorizationErrorException", "AccessDenied"})
 
 
 class AddressNotConfirmed(Exception):
@@ -28,37 +28,40 @@ class AddressNotConfirmed(Exception):
 class Notifications:
     """Asks SNS about one address of one topic."""
 
-    def __init__(self, sns: Any, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, sns: Any, cloudformation: Any, sleep: Callable[[float], None] = time.sleep) -> None:
         self._sns = sns
+        self._cloudformation = cloudformation
         self._sleep = sleep
 
     @classmethod
     def from_env(cls) -> Self:
-        return cls(passing.client("sns"))
+        return cls(passing.client("sns"), passing.client("cloudformation"))
 
     def await_confirmation(self, event: Mapping[str, Any]) -> dict[str, str]:
         """SchedulesState, which the schedules get, once the address is confirmed. Raises AddressNotConfirmed after ten
-        minutes. Deleting it asks nothing."""
+        minutes. Deleting it asks nothing, nor does going back to an older address when an update fails."""
         told = event["ResourceProperties"]
-        if event["RequestType"] != "Delete":
+        if event["RequestType"] != "Delete" and not rolls_back(self._cloudformation, event):
             self._await(told["TopicArn"], told["Address"])
         return {"SchedulesState": "ENABLED"}
 
     def _await(self, topic: str, address: str) -> None:
+        reminded = False
         for look in range(LOOKS):
             trouble = ""
             try:
                 if any(state.startswith("arn:") for state in self._states(topic, address)):
                     return
-                if look == REMINDER:
+                if look >= REMINDER and not reminded:
                     # Of an older deployment the e-mail may be lost; and what nobody has confirmed for 48 hours SNS
                     # forgets, which CloudFormation does not notice.
                     self._sns.subscribe(TopicArn=topic, Protocol="email", Endpoint=address)
+                    reminded = True
             except ServiceUnavailable as error:
                 trouble = f" {error}"
             except ClientError as error:
                 # A role that was made a moment ago may not yet do what it is allowed.
-                if passing.code_of(error) not in _FORBIDDEN:
+                if passing.code_of(error) not in FORBIDDEN:
                     raise
                 trouble = f" {error}"
             self._sleep(PAUSE)
