@@ -90,8 +90,9 @@ def monthly(found: Mapping[str, Counts]) -> dict[str, float]:
     by_day = sum(usd(used) for used in list(parts.values())[3:])
     idle_days = 30 - NIGHTS
     idle = usd(whole(found["watchdog asleep"].times(24 * LOOKS_PER_HOUR * idle_days)))
-    # Asleep, Awake, ExportedRows; CycleSeconds, HoursAsleep and SavedUsd twice; LakeRows by the evening, too.
-    metric_hours = (3 + 3 * 2 + 1 + EXTRACTS) * NIGHTS / 730
+    # Asleep, Awake, ExportedRows; CycleSeconds, HoursAsleep and SavedUsd twice; LakeRows by the evening, too;
+    # EveningMinutes while the watchdog finds one at work.
+    metric_hours = (3 + 3 * 2 + 1 + EXTRACTS + 1) * NIGHTS / 730
     watched = alarm_metrics()
     return {
         f"{NIGHTS} nights": NIGHTS * night,
@@ -99,7 +100,7 @@ def monthly(found: Mapping[str, Counts]) -> dict[str, float]:
         f"the watchdog on the other {idle_days} days": idle,
         MONTHLY["key"].unit: MONTHLY["key"].usd,
         "the metric AwakeAsPlanned": MONTHLY["metric"].usd,
-        "seven metrics of nights and extracts, by the hours in which they come": metric_hours * MONTHLY["metric"].usd,
+        "eight metrics of nights and extracts, by the hours in which they come": metric_hours * MONTHLY["metric"].usd,
         f"the alarms, on {watched} metrics": watched * MONTHLY["alarm"].usd,
         MONTHLY["dashboard"].unit: MONTHLY["dashboard"].usd,
         "each GB of exports, lake and logs that is kept": MONTHLY["s3_gb"].usd,

@@ -23,11 +23,16 @@ owed_dags = OwedDags.from_env()
 calendar = calendar_from_env()
 
 
-def emit(call: Call, as_planned: bool) -> None:
-    """AwakeAsPlanned, 1 or 0, whenever the watchdog looks. Its absence is an alarm, too: then nobody watches."""
+def emit(call: Call, as_planned: bool, evening_minutes: int | None) -> None:
+    """AwakeAsPlanned, 1 or 0, whenever the watchdog looks. Its absence is an alarm, too: then nobody watches.
+
+    EveningMinutes only while an evening is at work: Step Functions says how long it took once it is over, if ever.
+    """
     if call.by_watchdog:
         metrics.add_dimension("environment", call.environment)
         metrics.add_metric("AwakeAsPlanned", MetricUnit.Count, int(as_planned))
+        if evening_minutes is not None:
+            metrics.add_metric("EveningMinutes", MetricUnit.NoUnit, evening_minutes)
         metrics.flush_metrics()
 
 
@@ -48,7 +53,8 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         webserver_url=webserver_url(environment),
         outstanding=owed_dags.read(call.environment).outstanding,
     )
-    diagnosis = diagnose(seen, calendar, datetime.now(UTC))
-    emit(call, diagnosis.as_planned)
+    now = datetime.now(UTC)
+    diagnosis = diagnose(seen, calendar, now)
+    emit(call, diagnosis.as_planned, seen.evening_minutes(now))
     logger.info("Diagnosed", extra={"diagnosis": diagnosis.as_dict()})
     return diagnosis.as_dict()

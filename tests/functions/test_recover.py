@@ -15,6 +15,7 @@ from transient_mwaa.domain.recovery import Ending
 pytestmark = pytest.mark.functions
 
 RECOVER = ME.replace("spin-up", "recover")
+EVENING = ME.replace("spin-up", "transient-mwaa-spin-down")
 
 
 @pytest.fixture
@@ -65,6 +66,20 @@ class TestDiagnose:
         (metric,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "AwakeAsPlanned" in line]
         assert metric["AwakeAsPlanned"] == [1.0]
         assert metric["environment"] == "dev"
+
+    def test_the_watchdog_says_how_old_an_evening_at_work_is(self, cloud, capsys, monkeypatch):
+        def said(ending):
+            monkeypatch.setattr(Executions, "ending", lambda *_: Ending(ending))
+            capsys.readouterr()
+            diagnose(cloud, scheduled_time=ago(seconds=1))
+            (metric,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "AwakeAsPlanned" in line]
+            return metric
+
+        cloud.create()
+        cloud.record(phase="falling_asleep", lease_owner=EVENING, lease_fence=7, lease_taken_at=ago(minutes=200))
+        at_work = said("RUNNING")
+        assert (at_work["environment"], at_work["EveningMinutes"]) == ("dev", [200.0])
+        assert "EveningMinutes" not in said("SUCCEEDED")
 
     def test_a_request_that_cannot_be_used(self, cloud):
         with pytest.raises(InvalidInput):

@@ -415,6 +415,28 @@ def test_the_alarm_is_fed_whenever_the_watchdog_looks(quiet_morning):
     assert said()[0]["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "TransientMWAA"
 
 
+def test_an_evening_that_hangs_is_known_to_be_late_before_it_is_over(quiet):
+    def said():
+        lines = quiet.cloud.functions.log("diagnose").read_text().splitlines()
+        return [json.loads(line).get("EveningMinutes") for line in lines if '"AwakeAsPlanned"' in line]
+
+    quiet.airflow.export_hangs()
+    quiet.at(SLEEP_AT - 2 * QUARTER)
+    assert watch(quiet) == [AS_IT_SHOULD_BE]
+    quiet.at(SLEEP_AT)
+    evening = quiet.begin("sleep")
+    for number in range(1, 14):
+        quiet.at(SLEEP_AT + number * QUARTER)
+        quiet.finish(quiet.begin("watchdog"))
+    assert quiet.cloud.execution(evening).status == "RUNNING"
+    nobody, *minutes = said()
+    assert nobody is None
+    assert [each for (each,) in minutes] == pytest.approx([15 * number for number in range(1, 14)], abs=5)
+    quiet.finish(evening)
+    watch(quiet)
+    assert said()[-1] is None
+
+
 def test_a_watchdog_that_can_start_nothing_tells_a_human(quiet):
     def refuse(service, operation, _):
         if (service, operation) == ("stepfunctions", "StartExecution"):

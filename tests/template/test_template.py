@@ -12,6 +12,7 @@ import yaml
 
 from local.deploy import read_yaml, translate
 from transient_mwaa.domain import layout
+from transient_mwaa.domain.recovery import EVENINGS
 
 pytestmark = pytest.mark.template
 
@@ -268,12 +269,16 @@ def test_recover_hears_of_every_end_but_its_own_and_needs_none():
     assert translated["Parameters"]["WatchdogSchedule"]["Default"] == "rate(15 minutes)"
 
 
+def longest_rest(template):
+    """Minutes between two looks of the watchdog, at most."""
+    return max(int(re.sub(r"\D", "", rate)) for rate in template["Parameters"]["WatchdogSchedule"]["AllowedValues"])
+
+
 def test_the_silence_of_the_watchdog_is_an_alarm(template):
     alarm = template["Resources"]["NotAwakeAsPlanned"]["Properties"]
     assert alarm["TreatMissingData"] == {"Fn::If": ["SchedulesAreEnabled", "breaching", "notBreaching"]}
     assert alarm["AlarmActions"] == [{"Ref": "Notifications"}]
-    longest = max(int(re.sub(r"\D", "", rate)) for rate in template["Parameters"]["WatchdogSchedule"]["AllowedValues"])
-    assert longest * 60 <= alarm["Period"]
+    assert longest_rest(template) * 60 <= alarm["Period"]
     # As Powertools writes it: the service beside our own dimension.
     variables = template["Globals"]["Function"]["Environment"]["Variables"]
     assert {each["Name"]: each["Value"] for each in alarm["Dimensions"]} == {
@@ -335,17 +340,35 @@ def test_an_alarm_tells_of_every_bad_end_of_every_machine(template, machine):
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
 
 
-def test_an_alarm_tells_of_late_nights_and_of_schedules_that_started_nothing(template):
-    alarms = told_by(template)
-    expression, took = alarms["LateNight"]["Metrics"]
-    assert expression["Expression"] == {"Fn::Sub": "took / 60000 - ${DrainMinutes}"}  # ExecutionTime is in milliseconds
-    assert (took["Id"], took["ReturnData"], took["MetricStat"]["Stat"]) == ("took", False, "Maximum")
+def test_an_alarm_tells_of_late_nights_while_they_go_on_and_when_they_are_over(template):
+    late = told_by(template)["LateNight"]
+    expression, takes, took = late["Metrics"]
+    # ExecutionTime is in milliseconds, and there once the execution is over.
+    assert expression["Expression"] == {"Fn::Sub": "MAX([FILL(takes, 0), FILL(took, 0) / 60000]) - ${DrainMinutes}"}
+    assert takes["MetricStat"]["Metric"] == {
+        "Namespace": "TransientMWAA",
+        "MetricName": "EveningMinutes",
+        "Dimensions": template["Resources"]["NotAwakeAsPlanned"]["Properties"]["Dimensions"],
+    }
     assert took["MetricStat"]["Metric"] == {
         "Namespace": "AWS/States",
         "MetricName": "ExecutionTime",
         "Dimensions": [{"Name": "StateMachineArn", "Value": {"Ref": "SpinDown"}}],
     }
-    assert alarms["LateNight"]["Threshold"] == {"Ref": "LateNightMinutes"}
+    for name, each in {"takes": takes, "took": took}.items():
+        assert (each["Id"], each["ReturnData"], each["MetricStat"]["Stat"]) == (name, False, "Maximum")
+        assert each["MetricStat"]["Period"] >= 60 * longest_rest(template), "a rest of the watchdog would be an end"
+    assert (late["ComparisonOperator"], late["Threshold"]) == ("GreaterThanThreshold", {"Ref": "LateNightMinutes"})
+    assert late["EvaluationPeriods"] > late["DatapointsToAlarm"] == 1, "a look that comes late would be an end"
+
+
+def test_the_watchdog_knows_an_evening_by_the_name_of_its_machine(template):
+    names = {machine: template["Resources"][machine]["Properties"]["Name"]["Fn::Sub"] for machine in MACHINES}
+    assert [machine for machine, name in names.items() if name.endswith(EVENINGS)] == ["SpinDown"]
+
+
+def test_an_alarm_tells_of_schedules_that_started_nothing(template):
+    alarms = told_by(template)
     missed = alarms["ScheduleMissed"]
     assert missed["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["MissedSchedules", "QueueName"]}}]
     assert (missed["Namespace"], missed["MetricName"]) == ("AWS/SQS", "ApproximateNumberOfMessagesVisible")

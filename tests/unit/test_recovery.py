@@ -94,6 +94,42 @@ def test_an_update_by_day_is_nobodys_trouble():
     assert (found.remedy, found.as_planned) == (Remedy.NOTHING, True)
 
 
+# ---------------------------------------------------------------- an evening at work
+
+
+def minutes(found, when, endings, me=ME):
+    return Seen(found, Call("dev", True, ""), me, at(when), endings, THERE, BORN).evening_minutes(at(when))
+
+
+@pytest.mark.parametrize("phase", [Phase.AWAKE, Phase.FALLING_ASLEEP, Phase.DELETE_ACCEPTED])
+def test_an_evening_gets_older_while_it_is_at_work(phase):
+    """Before it has recorded anything, too: it may wait for hours until MWAA has done with a change."""
+    tonight = record(phase, lease_owner=EVENING, lease_taken_at="2026-11-23T20:00:30+00:00")
+    ages = [minutes(tonight, when, {EVENING: ALIVE}) for when in ("Mon 20:00", "Mon 20:15", "Mon 23:00", "Tue 01:31")]
+    assert ages == [0, 14, 179, 330]
+    assert minutes(tonight, "Mon 21:00", {EVENING: Ending("PENDING_REDRIVE")}) == 59
+
+
+def test_an_evening_that_is_over_has_no_age():
+    tonight = fell()
+    assert minutes(tonight, "Mon 21:00", {EVENING: ALIVE}) == 60
+    for ending in (DEAD, STOPPED, Ending("SUCCEEDED")):
+        assert minutes(tonight, "Mon 21:00", {EVENING: ending}) is None
+    assert minutes(tonight, "Mon 21:00", {}) is None, "Step Functions has forgotten it"
+    asleep = record(Phase.ASLEEP, lease_taken_at=iso("Mon 20:00"))
+    assert minutes(asleep, "Mon 23:00", {}) is None
+
+
+@pytest.mark.parametrize("owner", [MORNING, ANOTHER_RECOVER, "break-glass", "arn:x:execution:spin-down-spin-up:now"])
+def test_who_else_holds_the_lease_is_no_evening(owner):
+    """Recover has taken it over from an evening that died, and has told of that."""
+    assert minutes(fell(lease_owner=owner, interrupted=EVENING), "Mon 23:00", {owner: ALIVE, EVENING: STOPPED}) is None
+
+
+def test_a_lease_that_was_taken_by_hand_at_no_time_has_no_age():
+    assert minutes(record(Phase.AWAKE, lease_owner=EVENING), "Mon 21:00", {EVENING: ALIVE}) is None
+
+
 # ---------------------------------------------------------------- the evening died
 
 

@@ -36,6 +36,8 @@ GOING_ON = frozenset({"RUNNING", "PENDING_REDRIVE"})
 SPEECHLESS = frozenset({"ABORTED", "TIMED_OUT"})
 UNCATCHABLE = ("States.Runtime", "States.DataLimitExceeded")
 """Errors that a state machine cannot catch: an execution that ends in one cannot tell anybody either."""
+EVENINGS = "-spin-down"
+"""How the name of the state machine of the evenings ends, after that of the stack."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,16 @@ class Seen:
         """Whether somebody else who lives holds the lease."""
         owner = self.record.lease_owner
         return bool(owner) and not self.mine and not self.endings.get(owner, Ending()).over
+
+    def evening_minutes(self, now: datetime) -> int | None:
+        """Whole minutes since the evening that is at work took the lease, which it does once; None if none is.
+
+        Waits and drains that were postponed are part of them, as they are of how long the execution takes.
+        """
+        evening = self.record.lease_owner.rpartition(":")[0].endswith(EVENINGS)
+        if not (self.held and evening and self.record.lease_taken_at):
+            return None
+        return max(0, (now - patience.moment(self.record.lease_taken_at)) // timedelta(minutes=1))
 
     @property
     def interrupted(self) -> str:
