@@ -79,6 +79,15 @@ def test_buckets_keys_and_tables_outlive_the_stack_and_are_named(path, parameter
     assert "empty" in output["Description"]
 
 
+@pytest.mark.parametrize(("path", "parameters"), TEMPLATES, ids=["core", "sample"])
+def test_what_a_change_has_replaced_of_a_layer_goes(path, parameters):
+    """Its id follows its content: each change is another resource, and SAM would retain the one before for ever."""
+    resources = translate(path, parameters)[0]["Resources"].values()
+    layers = [each for each in resources if each["Type"] == "AWS::Lambda::LayerVersion"]
+    assert layers
+    assert {each["DeletionPolicy"] for each in layers} == {"Delete"}
+
+
 def test_the_core_gives_the_sample_what_it_asks_for():
     core, sample = read_yaml(ROOT / "template.yaml"), read_yaml(ROOT / "sample/template.yaml")
     given = core["Resources"]["Sample"]["Properties"]["Parameters"]
