@@ -76,7 +76,9 @@ SOURCES := $(shell find dags functions layers sample src statemachine -type f -n
 # What they take out of a build is only there again after the next.
 LEAN := artefacts/lean.py artefacts/elf.py artefacts/bytecode.py
 
+# The region of the tests: the answer is not to depend on the shell's, which cfn-lint may not know.
 .aws-sam/build/template.yaml: template.yaml samconfig.toml $(SOURCES) $(LEAN) | .venv/ready .venv-sam/ready
+	.venv-sam/bin/sam validate --lint --region us-east-1
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv-sam/bin/sam build
 
 build/sizes.json: .aws-sam/build/template.yaml | .venv/ready
