@@ -683,6 +683,15 @@ class Deployment:
         )
         return _Made(name, {"Arn": made["FunctionArn"]})
 
+    def version(self, properties: _Properties) -> _Made:
+        made = self._client("lambda").publish_version(**properties.rest())
+        return _Made(made["FunctionArn"], {"FunctionArn": made["FunctionArn"], "Version": made["Version"]})
+
+    def function_alias(self, properties: _Properties) -> _Made:
+        properties.put("FunctionVersion", str(properties.take("FunctionVersion")))
+        arn = self._client("lambda").create_alias(**properties.rest())["AliasArn"]
+        return _Made(arn, {"AliasArn": arn})
+
     def permission(self, properties: _Properties) -> _Made:
         self._client("lambda").add_permission(StatementId=properties.logical_id, **properties.rest())
         return _Made(properties.logical_id)
@@ -934,10 +943,12 @@ MAKERS: dict[str, Callable[[Deployment, _Properties], _Made]] = {
     "AWS::IAM::Role": Deployment.role,
     "AWS::KMS::Alias": Deployment.key_alias,
     "AWS::KMS::Key": Deployment.key,
+    "AWS::Lambda::Alias": Deployment.function_alias,
     "AWS::Lambda::EventInvokeConfig": Deployment.invoke_config,
     "AWS::Lambda::Function": Deployment.function,
     "AWS::Lambda::LayerVersion": Deployment.layer,
     "AWS::Lambda::Permission": Deployment.permission,
+    "AWS::Lambda::Version": Deployment.version,
     "AWS::Logs::LogGroup": Deployment.log_group,
     "AWS::Logs::MetricFilter": Deployment.metric_filter,
     "AWS::MWAA::Environment": Deployment.environment,

@@ -97,6 +97,17 @@ def test_a_function_has_exactly_its_own_environment(cloud: LocalCloud, monkeypat
     assert cloud.stack.outputs["BucketName"] in answer["buckets"]
 
 
+def test_a_function_s_version_and_its_alias(cloud: LocalCloud, tmp_path: Path) -> None:
+    resources = custom(tmp_path, "SUCCESS")
+    resources["F"]["Properties"]["AutoPublishAlias"] = "current"
+    outputs = {"Version": {"Value": {"Ref": "F.Version"}}, "Alias": {"Value": {"Ref": "F.Alias"}}}
+    stack = deploy(cloud, tmp_path, resources, Transform="AWS::Serverless-2016-10-31", Outputs=outputs)
+    name = stack.resources["F"]
+    arn = cloud.client("lambda").get_function(FunctionName=name)["Configuration"]["FunctionArn"]
+    assert stack.outputs == {"Version": f"{arn}:1", "Alias": f"{arn}:current"}
+    assert cloud.client("lambda").get_alias(FunctionName=name, Name="current")["FunctionVersion"] == "1"
+
+
 def test_a_schedule(cloud: LocalCloud) -> None:
     group = cloud.stack.resources["Nights"]
     schedule = cloud.client("scheduler").get_schedule(Name="nightly", GroupName=group)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from local import deploy
 from local.deploy import read_yaml, translate
 
 pytestmark = pytest.mark.template
@@ -120,6 +121,25 @@ def test_the_glue_jobs_are_called_like_the_tasks_that_start_them():
         script = job["Command"]["ScriptLocation"]["Fn::Sub"].rpartition("/glue/")[2]
         assert script == f"{job['Name']}.py"
         assert (ROOT / "sample/glue" / script).exists()
+
+
+def test_whatever_of_the_files_changes_cloudformation_asks_for_them_again(monkeypatch):
+    """It does when a property changes. sam deploy calls what it uploads by a hash of it, and SAM's ids follow that."""
+
+    def asked(code):
+        monkeypatch.setattr(deploy, "LOCAL_CODE", code)
+        template, folders = translate(ROOT / "sample/template.yaml", SAMPLE)
+        return template["Resources"]["SampleFiles"]["Properties"], folders
+
+    (before, folders), (after, _) = asked("one"), asked("another")
+    assert {name for name in before if before[name] != after[name]} == {"Dags", "Scripts"}
+    for name, made, lies in (
+        ("Dags", "DagFiles", ROOT / "dags"),
+        ("Scripts", "UploadFilesFunction", ROOT / "sample/glue"),
+        ("Scripts", "UploadFilesFunction", ROOT / "sample/customer_activity.py"),
+    ):
+        assert after[name]["Ref"].startswith(made)
+        assert lies.is_relative_to(folders[made])
 
 
 def test_the_upload_may_read_and_put_its_own_files_only():
