@@ -143,12 +143,15 @@ def test_whatever_of_the_files_changes_cloudformation_asks_for_them_again(monkey
 
 
 def test_the_upload_may_read_and_put_its_own_files_only():
-    statements = read_yaml(ROOT / "sample/template.yaml")["Resources"]["UploadFilesFunction"]["Properties"]["Policies"][
-        0
-    ]["Statement"]
-    actions = {action for statement in statements for action in statement["Action"]}
+    resources = read_yaml(ROOT / "sample/template.yaml")["Resources"]
+    assert resources["UploadFilesFunction"]["Properties"]["Role"] == {"Fn::GetAtt": ["UploadFilesRole", "Arn"]}
+    (policy,) = resources["UploadFilesRole"]["Properties"]["Policies"]
+    *files, logs = policy["PolicyDocument"]["Statement"]
+    actions = {action for statement in files for action in statement["Action"]}
     assert actions == {"s3:GetObject", "s3:PutObject", "s3:ListBucket", "kms:Decrypt", "kms:GenerateDataKey"}
-    assert "*" not in [statement["Resource"] for statement in statements]
+    assert "*" not in [statement["Resource"] for statement in files]
+    assert logs["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
+    assert logs["Resource"] == {"Fn::GetAtt": ["UploadLogs", "Arn"]}
 
 
 def test_cfn_lint_is_content_with_the_transformed_sample(tmp_path):
