@@ -358,7 +358,7 @@ def restore_export(
     )
     if header.encryption_context.get("export_id") != order["export_id"]:
         raise ObjectChanged("secrets.enc belongs to another export.")
-    _Restore(exported, json.loads(clear), live, document).into(now)
+    _Restore(exported, json.loads(clear), live, document).into(run_id, now)
 
 
 def _read(s3: Any, bucket: str, key: str, version_id: str, sha256: str) -> bytes:
@@ -380,7 +380,7 @@ class _Restore:
         self.exported, self.secrets, self.live, self.document = exported, secrets, live, document
         self.blocks: dict[str, dict[str, int]] = {}
 
-    def into(self, now: datetime) -> None:
+    def into(self, run_id: str, now: datetime) -> None:
         clashes = [row for row in self.exported["dag_run"] if self._is_there("dag_run", row, "dag_id", "run_id")]
         if clashes:
             raise RestoreRefused(f"{len(clashes)} runs have no place, the first: {clashes[0]['run_id']}.")
@@ -415,7 +415,12 @@ class _Restore:
             "blocks": self.blocks,
         }
         self.live["log"].add(
-            dttm=now, event=RESTORE_EVENT, dag_id=RESTORE_DAG, owner="airflow", extra=json.dumps(marker)
+            dttm=now,
+            event=RESTORE_EVENT,
+            dag_id=RESTORE_DAG,
+            run_id=run_id,
+            owner="transient-mwaa",
+            extra=json.dumps(marker),
         )
 
     def _is_there(self, table: str, row: Row, *key: str) -> bool:

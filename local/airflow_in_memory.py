@@ -250,6 +250,12 @@ class InMemoryAirflow:
             self._log("clear", dag_id, task_id, owner="admin")
             self._clear(dag_id, run_id, [task_id] if task_id else None)
 
+    def mark_success(self, dag_id: str, run_id: str) -> None:
+        """A person marks a run as success in the web interface; what it was doing is terminated."""
+        with self._asked():
+            self._log("dagrun_success", dag_id, owner="admin")
+            self._mark_success(self.tables["dag_run"].one(dag_id=dag_id, run_id=run_id))
+
     def pause(self, dag_id: str, *, paused: bool = True) -> None:
         """A person pauses or (paused=False) unpauses a DAG in the web interface."""
         with self._asked():
@@ -519,6 +525,15 @@ class InMemoryAirflow:
             run.update(state=state, queued_at=self._time, start_date=None, end_date=None, updated_at=self._time)
             run.update(clear_number=run["clear_number"] + 1, last_scheduling_decision=None)
         return rows
+
+    def _mark_success(self, run: Row) -> None:
+        """All its tasks with it; none does its work."""
+        for row in self.tables["task_instance"]:
+            if (row["dag_id"], row["run_id"]) == (run["dag_id"], run["run_id"]):
+                self._ends.pop((row["dag_id"], row["run_id"], row["task_id"]), None)
+                self.tables["trigger"].remove(id=row["trigger_id"])
+                row.update(state="success", end_date=self._time, trigger_id=None, updated_at=self._time)
+        run.update(state="success", end_date=self._time, updated_at=self._time)
 
     def _step(self, run: Row) -> bool:
         """Moves a run on by one step, if one is due."""
@@ -856,6 +871,7 @@ class InMemoryAirflow:
             ("POST", "/pools", self._rest_create_pool),
             ("GET", "/dags/([^/]+)/dagRuns", self._rest_runs),
             ("GET", f"/dags/{one}/dagRuns/{one}", self._rest_run),
+            ("PATCH", f"/dags/{one}/dagRuns/{one}", self._rest_mark_run),
             ("POST", "/dags/~/dagRuns/~/taskInstances/list", self._rest_list_instances),
             ("GET", f"/dags/{one}/dagRuns/{one}/taskInstances", self._rest_instances),
             ("GET", "/variables", self._rest_variables),
@@ -1049,6 +1065,15 @@ class InMemoryAirflow:
         if not (run := self.tables["dag_run"].find(dag_id=dag_id, run_id=run_id)):
             return _not_found("DAGRun not found", f"DAGRun with DAG ID: '{dag_id}' and DagRun ID: '{run_id}' not found")
         return 200, _run_json(run)
+
+    def _rest_mark_run(self, query: Any, body: dict[str, Any], dag_id: str, run_id: str) -> Answer:
+        _only(body, "state")
+        self._log("api.update_dag_run_state", dag_id, owner="admin", extra=json.dumps(body))
+        if body.get("state") != "success":
+            raise _BadRequest("Only success is modelled.")
+        if run := self.tables["dag_run"].find(dag_id=dag_id, run_id=run_id):
+            self._mark_success(run)
+        return self._rest_run(query, body, dag_id, run_id)
 
     def _rest_list_instances(self, _: Any, body: dict[str, Any]) -> Answer:
         _only(body, "dag_ids", "dag_run_ids", "state", "page_limit", "page_offset", "order_by")

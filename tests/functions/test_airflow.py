@@ -17,6 +17,7 @@ from transient_mwaa.domain.errors import (
     HistoryNotBack,
     LeaseLost,
     RestApiUnavailable,
+    RestoreNotProven,
     RestoreRefused,
     StillBusy,
 )
@@ -235,6 +236,42 @@ class TestOwnRuns:
             cloud.call("check_dag_run", **{**event, "run_id": "other"})
 
 
+def mark(log_id, export_id, event="transient_mwaa_restore"):
+    """What a restore leaves in the audit log."""
+    return {"event_log_id": log_id, "event": event, "extra": json.dumps({"export_id": export_id, "blocks": {}})}
+
+
+class TestProofOfARestore:
+    @pytest.fixture
+    def look(self, cloud):
+        """At a run of db_restore_dag in the state success, which is to have restored the export "night-2"."""
+        cloud.airflow.run("db_restore_dag", "r", "success")
+        event = {"dag_id": "db_restore_dag", "run_id": "r", "waiting_since": ago(minutes=1), "export_id": "night-2"}
+        return lambda **changes: cloud.call("check_dag_run", **{**event, **changes})
+
+    def test_the_mark_that_it_leaves(self, cloud, look):
+        """Marks of earlier nights come back with the rows."""
+        cloud.airflow.logs = [mark(7, "night-1"), mark(8, "night-2"), mark(9, "night-1", "running")]
+        assert look() == {"state": "success"}
+
+    @pytest.mark.parametrize("logs", [
+        [], [mark(7, "night-1")], [mark(7, "night-2"), mark(8, "night-1")], [mark(7, "night-2", "running")],
+    ])  # fmt: skip
+    def test_without_it_nobody_is_believed(self, cloud, look, logs):
+        cloud.airflow.logs = logs
+        with pytest.raises(RestoreNotProven, match="marked the run as success"):
+            look()
+
+    def test_who_does_not_say_which_export_has_no_proof(self, cloud, look):
+        cloud.airflow.logs = [mark(8, "night-2")]
+        with pytest.raises(RestoreNotProven):
+            look(export_id="")
+
+    def test_one_that_goes_on_is_waited_for(self, cloud, look):
+        cloud.airflow.runs[0]["state"] = "running"
+        assert look() == {"state": "running"}
+
+
 EXTRACT_ASKED = {name: value for name, value in ASKED.items() if name not in LEASE}
 
 
@@ -370,6 +407,13 @@ class TestRest:
         cloud.airflow.logs = [{"event_log_id": n, "event": "paused"} for n in range(1, 301)]
         assert [row["event_log_id"] for row in rest.event_logs_after("dev", 150)] == list(range(300, 150, -1))
         assert rest.event_logs_after("dev", 300) == []
+
+    @pytest.mark.parametrize("version", ["2.11.2", "3.0.6"])
+    def test_the_newest_entry_of_an_event(self, cloud, rest, version):
+        cloud.airflow.version = version
+        cloud.airflow.logs = [{"event_log_id": n, "event": "abc"[n % 3]} for n in range(1, 301)]
+        assert rest.newest_event("dev", "b") == {"event_log_id": 298, "event": "b"}
+        assert rest.newest_event("dev", "d") is None
 
     def test_assets_of_airflow_3(self, cloud, rest):
         cloud.airflow.version = "3.1.0"

@@ -68,7 +68,11 @@ class TinyAirflow:
         self.asked.append((method, path, dict(query) if query else body))
         if self.broken:
             return self.broken, {"title": "Broken", "status": self.broken}
-        newest = sorted(self.logs, key=lambda row: -row["event_log_id"])
+        newest = [
+            row
+            for row in sorted(self.logs, key=lambda row: -row["event_log_id"])
+            if row["event"] == (query or {}).get("event", row["event"])
+        ]
         order = {"2": "-event_log_id", "3": "-id"}[self.version[0]]
         if path == "/eventLogs" and query.get("order_by") != order:
             return 400, {"title": "Ordering with this is not supported"}

@@ -159,6 +159,48 @@ def test_a_failed_restore_keeps_the_dags_paused(morning):
     assert f"3 DAGs stay paused: {', '.join(sorted(morning.active_dags_before))}." in message
 
 
+def test_a_restore_that_somebody_marked_as_success_is_not_believed(morning):
+    """Somebody does not want to wait: the run succeeds, and has done nothing."""
+    marked = []
+
+    def mark(event):
+        if not marked:
+            marked.append(event["run_id"])
+            morning.airflow.mark_success("db_restore_dag", event["run_id"])
+
+    morning.cloud.before("check_dag_run", mark)
+    morning.run()
+    assert morning.ended == "Awake, but without its memory"
+    assert morning.execution.error == "RestoreNotProven"
+    assert "restored_incarnation" not in morning.record
+    assert morning.active_dags == set()
+    assert morning.read("environments/dev/owed_dags.json")["dag_ids"] == sorted(morning.active_dags_before)
+    assert "3 DAGs stay paused" in morning.messages[-1][1]
+
+    morning.finish(morning.begin("wake", {"environment": "dev"}))
+    assert morning.ended == "Awake"
+    assert morning.airflow.tables["slot_pool"].one(pool="small")["slots"] == 3
+    assert morning.active_dags == morning.active_dags_before
+
+
+def test_a_restore_that_was_done_before_its_morning_died_is_believed(morning):
+    """Its run finds the rows, and the mark, of the first one."""
+
+    def die(_event):
+        morning.cloud.replace("check_dag_run", None)
+        raise PermissionError("airflow:InvokeRestApi")
+
+    morning.cloud.replace("check_dag_run", die)
+    morning.run()
+    assert morning.ended == "Awake, but without its memory"
+    morning.at(WAKE_AT + timedelta(hours=2))
+    morning.finish(morning.begin("wake", {"environment": "dev"}))
+    assert morning.ended == "Awake"
+    assert morning.active_dags == morning.active_dags_before
+    marks = [row for row in morning.airflow.rows("log") if row["event"] == "transient_mwaa_restore"]
+    assert len(marks) == 1
+
+
 def test_an_evening_after_a_failed_restore_is_refused(morning):
     """Tonight's poorer export must not replace yesterday's fuller one."""
     morning.folder.when_created(lambda airflow: airflow.fails_restore())

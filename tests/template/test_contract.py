@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transient_mwaa.domain import manifest
+from transient_mwaa.domain import manifest, restore
 
 pytestmark = pytest.mark.template
 
@@ -60,6 +60,11 @@ def test_what_the_core_calls_secret_never_becomes_parquet(rules):
     assert columns == {name: (column,) for name, column in manifest.SECRET_COLUMNS.items() if name in rules}
     parquet = {name for name, rule in rules.items() if rule.carried == "snapshot"}
     assert not parquet & manifest.NEVER_PARQUET
+
+
+def test_the_mark_of_a_restore_has_one_name():
+    history = (ROOT / "dags/airflow_metadata/history.py").read_text()
+    assert f'\nRESTORE_EVENT = "{restore.RESTORE_EVENT}"\n' in history
 
 
 def test_every_table_that_insists_on_being_carried_is_some_airflow_s(tables):

@@ -116,12 +116,14 @@ class AirflowRest:
 
     def event_logs_after(self, environment: str, log_id: int) -> list[dict[str, Any]]:
         """Entries of the audit log with a greater id, newest first: event_log_id, when, event, dag_id, owner, ..."""
-        order_by = "-event_log_id"
-        status, _ = self._request(environment, "GET", "/eventLogs", query={"limit": 1, "order_by": order_by})
-        if status in {400, 422}:
-            order_by = "-id"  # Airflow 3's name for the same column
-        rows = self._get_pages(environment, "/eventLogs", "event_logs", {"order_by": order_by})
+        rows = self._get_pages(environment, "/eventLogs", "event_logs", {"order_by": self._newest_first(environment)})
         return list(_distinct(takewhile(lambda row: row["event_log_id"] > log_id, rows), "event_log_id"))
+
+    def newest_event(self, environment: str, event: str) -> dict[str, Any] | None:
+        """The newest entry of the audit log of this event, with what it says in `extra`; None when there is none."""
+        query = {"limit": 1, "order_by": self._newest_first(environment), "event": event}
+        rows = self._call(environment, "GET", "/eventLogs", query)["event_logs"]
+        return dict(rows[0]) if rows else None
 
     def import_errors(self, environment: str) -> list[dict[str, Any]]:
         """DAG files that do not import: filename, stack_trace, timestamp."""
@@ -139,6 +141,12 @@ class AirflowRest:
             for consumer in row.get("consuming_dags") or row.get("scheduled_dags") or ():
                 consumers[consumer["dag_id"]] = consumers.get(consumer["dag_id"], frozenset()) | producers
         return consumers
+
+    def _newest_first(self, environment: str) -> str:
+        """How this Airflow wants its audit log to be ordered."""
+        order_by = "-event_log_id"
+        status, _ = self._request(environment, "GET", "/eventLogs", query={"limit": 1, "order_by": order_by})
+        return "-id" if status in {400, 422} else order_by  # Airflow 3's name for the same column
 
     def _get_pages(
         self, environment: str, path: str, member: str, query: Mapping[str, Any]

@@ -117,6 +117,10 @@ class RestApiUnavailable(TransientMwaaError):
     """Airflow's REST API did not answer, or not with success."""
 
 
+class RestoreNotProven(TransientMwaaError):
+    """The restore says it succeeded, but the mark that it leaves with its rows is not there."""
+
+
 class RestoreRefused(TransientMwaaError):
     """The record does not allow a restore into this environment."""
 

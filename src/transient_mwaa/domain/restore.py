@@ -1,11 +1,16 @@
-"""Whether an environment may get its memory back, and the order that allows the restore DAG to do it."""
+"""Whether an environment may get its memory back, the order that allows the restore DAG to do it, and its proof."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from transient_mwaa.domain.cycle import Phase, Record
-from transient_mwaa.domain.errors import RestoreRefused
+from transient_mwaa.domain.errors import RestoreNotProven, RestoreRefused
+
+RESTORE_EVENT = "transient_mwaa_restore"
+"""The entry of Airflow's audit log that db_restore_dag writes in the transaction of the restore itself."""
 
 
 def require_restorable(record: Record, incarnation: str, living: str) -> None:
@@ -47,3 +52,18 @@ def order(
         "ordered_at": ordered_at.isoformat(),
         "accept_clashes": accept_clashes,
     }
+
+
+def require_restored(entry: Mapping[str, Any] | None, export_id: str, run_id: str) -> None:
+    """Raises RestoreNotProven unless the newest entry of a restore in Airflow's audit log is about this export.
+
+    Whoever uses Airflow can set the state of a run; the entry is there only together with the rows.
+    """
+    restored = json.loads(entry["extra"])["export_id"] if entry else "no export"
+    if restored != export_id:
+        message = (
+            f"The run {run_id} of db_restore_dag is in the state success, but the last restore in Airflow's audit log "
+            f"is of {restored}, not of {export_id}: somebody may have marked the run as success. "
+            "Start spin_up again and let its new run of db_restore_dag end."
+        )
+        raise RestoreNotProven(message)
