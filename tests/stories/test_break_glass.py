@@ -202,6 +202,23 @@ def test_a_restore_that_fails_gives_no_dag_back_and_is_tried_by_the_next_start(m
     assert whole_again(morning)
 
 
+def test_a_restore_that_somebody_marked_as_success_is_not_believed(morning, by_hand, capsys):
+    marked = []
+
+    def mark(_service, _operation, params):
+        if not marked and params.get("Path") == "/dags/db_restore_dag/dagRuns":
+            marked.append(params["Body"]["dag_run_id"])
+            morning.airflow.mark_success("db_restore_dag", *marked)
+
+    assert by_hand.follow_the_page(after=mark) == 1
+    assert len(marked) == 1
+    assert "nothing is half restored" in capsys.readouterr().out
+    assert morning.active_dags == set()
+    assert "restored_incarnation" not in morning.record
+    assert by_hand.follow_the_page() == 0
+    assert whole_again(morning)
+
+
 def test_a_dag_that_is_not_parsed_stays_owed_and_is_named(morning, by_hand, capsys):
     morning.folder.breaks("orders.hourly")
     assert by_hand.follow_the_page() == 1
