@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from local.interpreter import TaskCall
-from sweep.disturbances import every_disturbance
+from sweep.disturbances import MARKS_THE_RESTORE, every_disturbance
 from sweep.faults import every_fault
 from sweep.forks import Forks, in_a_copy
 from sweep.mutants import Mutant, mutants
@@ -37,6 +37,7 @@ PAIRS = 40
 ONE_IN = {
     "meets: ": 16,
     "door: ": 16,
+    MARKS_THE_RESTORE: 1,
     "person: ": 16,
     "is redriven: ": 16,
     "and everybody hears": 16,
@@ -61,7 +62,7 @@ RIGHT_THERE = [
 """What goes wrong at the state of a mutant, of whatever resource it is."""
 AT_THE_GATE = (" / finding: ", " / proof: ", " / answer: ", " / lie: ")
 """What the gate and the guards of the delete are there for."""
-EVERY_RESOURCE = ":lambda: StartExport JudgeExport DescribeEnvironment DeleteEnvironment"
+EVERY_RESOURCE = ":lambda: StartExport CheckDagRun JudgeExport DescribeEnvironment DeleteEnvironment"
 """A resource to which everything can happen."""
 Chosen = Callable[[Scenario], bool]
 Place = tuple[str, str, str, str]
@@ -120,11 +121,7 @@ def parse(name: str) -> Scenario:
     for part in parts:
         place, what = part.split(" / ")
         machine, state = place.split(": ", 1)
-        found = [
-            wrong
-            for wrong in wrongs(":lambda: StartExport JudgeExport DescribeEnvironment DeleteEnvironment")
-            if str(wrong) == what
-        ]
+        found = [wrong for wrong in wrongs(EVERY_RESOURCE) if str(wrong) == what]
         if track not in BY_NAME or not found:
             raise ValueError(f"No scenario {name!r}: unknown track or {what!r}.")
         chosen.append((Where(machine, state), found[0]))

@@ -17,7 +17,7 @@ from sweep.mutants import mutants
 from sweep.scenarios import BY_NAME, Player, Scenario, Where, play, task_states
 from sweep.tracks import TRACKS
 from sweep.world import SLEEP_AT, World
-from transient_mwaa.aws import passing
+from transient_mwaa.aws import own_runs, passing
 from transient_mwaa.aws.mwaa import Mwaa
 
 pytestmark = pytest.mark.stories
@@ -223,6 +223,21 @@ def test_a_child_that_crashes_is_a_finding(tmp_path):
     forks.run("crashes", lambda: 1 / 0)
     forks.wait()
     assert "ZeroDivisionError" in forks.read()[0]["broken"][0]
+
+
+MARKED = "morning | spin-up: Look at the restore / person: marks the restore as success"
+
+
+def test_a_restore_that_somebody_marks_as_success_breaks_no_law(in_child):
+    report = played(in_child, parse(MARKED))
+    assert report["struck"]
+    assert report["broken"] == []
+    assert "Awake, but without its memory" in report["ends"]
+
+
+def test_a_restore_that_is_believed_without_proof_breaks_the_seventh(in_child, monkeypatch):
+    monkeypatch.setattr(own_runs, "require_restored", lambda *_: None)
+    assert "S7" in {each[:2] for each in played(in_child, parse(MARKED))["broken"]}
 
 
 def test_laws_and_mutants_are_what_the_documents_say():
