@@ -7,6 +7,7 @@ environment. Where both differ, the real one is right.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ DAGS: dict[str, dict[str, Any]] = {
     "asleep": {"tasks": ("",), "after": "s3://made", "active": False},
     "hasty": {"tasks": ("held", ""), "produces": "s3://hasty"},
     "hasty_reader": {"tasks": ("",), "after": "s3://hasty"},
+    "marked": {"tasks": ("held", "")},
     "drained": {"tasks": ("held", ""), "produces": "s3://drained"},
     "drained_reader": {"tasks": ("",), "after": "s3://drained"},
 }
@@ -285,6 +287,18 @@ class AirflowContract:
         tasks = world.people.call("GET", "/dags/cleared/dagRuns/one/taskInstances")["task_instances"]
         assert {row["task_id"]: row["try_number"] for row in tasks} == {"work_0": 1, "work_1": 2}
 
+    def test_a_run_that_somebody_marks_as_success_has_succeeded_and_done_nothing(self, world: World) -> None:
+        world.trigger("marked", "by-hand")
+        world.until(lambda: world.task_states("marked", "by-hand")[0] == "running")
+        world.people.call("PATCH", "/dags/marked/dagRuns/by-hand", {"state": "success"})
+        assert world.run_state("marked", "by-hand") == "success"
+        assert world.task_states("marked", "by-hand") == ["success", "success"]
+        world.pass_time(A_WHILE)
+        tasks = world.people.call("GET", "/dags/marked/dagRuns/by-hand/taskInstances")["task_instances"]
+        assert {row["task_id"]: (row["state"], row["try_number"]) for row in tasks} == {
+            "work_0": ("success", 1), "work_1": ("success", 0)
+        }  # fmt: skip
+
     # --- What is read ------------------------------------------------------------------------------------------------
 
     def test_dags_tell_whether_they_are_paused_and_when_they_run_next(self, world: World) -> None:
@@ -343,6 +357,15 @@ class AirflowContract:
             ("cli_dag_pause", "^(axb)$"),
         ]
 
+    def test_the_newest_entry_of_an_event_is_found_with_what_it_says(self, world: World) -> None:
+        for pool in ("first", "second"):
+            world.people.call("POST", "/pools", {"name": pool, "slots": 3})
+        world.people.call("POST", "/variables", {"key": "third", "value": "x"})
+        newest = world.rest.newest_event(ENVIRONMENT, "api.post_pool")
+        assert newest is not None
+        assert (newest["event"], json.loads(newest["extra"])["name"]) == ("api.post_pool", "second")
+        assert world.rest.newest_event(ENVIRONMENT, "transient_mwaa_restore") is None
+
     def test_looking_writes_nothing(self, world: World) -> None:
         world.until(world.at_rest)
         world.pass_time(2)  # the last task's own entry
@@ -352,6 +375,7 @@ class AirflowContract:
         world.rest.import_errors(ENVIRONMENT)
         list(world.rest.schedules(ENVIRONMENT))
         world.rest.dag_run(ENVIRONMENT, "once", "export-1")
+        world.rest.newest_event(ENVIRONMENT, "transient_mwaa_restore")
         assert world.entries(last) == []
 
     # --- Draining ----------------------------------------------------------------------------------------------------
