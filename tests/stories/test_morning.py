@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.stories.conftest import BUCKET, SLEEP_AT, WAKE_AT
 
@@ -42,6 +43,33 @@ def test_its_new_address_is_published(morning):
     subject, message = morning.messages[-1]
     assert subject == "Awake: dev"
     assert parameter["Value"] in message
+
+
+def no_parameter_may_be_written(service, operation, _):
+    if (service, operation) == ("ssm", "PutParameter"):
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": 'no "ssm"'}}, operation)
+
+
+def test_an_address_that_cannot_be_published_keeps_no_memory_away(morning):
+    with morning.cloud.intercept(no_parameter_may_be_written):
+        morning.run()
+    assert morning.ended == "Awake"
+    assert morning.record["restored_incarnation"] == morning.record["incarnation"]
+    assert morning.airflow.tables["slot_pool"].one(pool="small")["slots"] == 3
+    assert morning.active_dags == morning.active_dags_before
+    subject, message = morning.messages[-1]
+    assert subject == "Awake: dev"
+    assert morning.described["WebserverUrl"] in message
+    assert 'The parameter with its address could not be written: Ssm.AccessDeniedException: no "ssm"' in message
+
+
+def test_a_morning_that_fails_after_it_names_both(morning):
+    morning.folder.when_created(lambda airflow: airflow.fails_restore())
+    with morning.cloud.intercept(no_parameter_may_be_written):
+        morning.run()
+    assert morning.ended == "Awake, but without its memory"
+    _, message = morning.messages[-1]
+    assert message.index("DagRunFailed") < message.index("could not be written")
 
 
 def test_the_morning_waits_for_mwaa(morning):

@@ -25,6 +25,7 @@ CAUGHT_AND_GOES_ON = {
     ("spin_down", "Delete the environment"): "the answer was lost; the environment itself is asked, and may be gone",
     ("spin_down", "Tell everyone"): "it is asleep; a lost good-night message is no reason for an alarm",
     ("extract_history", "Look at the extract"): "an evening deletes what an extract was reading, and carries its rows",
+    ("spin_up", "Publish its address"): "its memory matters more; the last message names address and failure",
     ("spin_up", "Tell everyone"): "it is awake; a lost good-morning message is no reason for an alarm",
     ("spin_down", "Write down how it failed"): "a human was told already; the ledger lacks a night",
     ("spin_up", "Write down how it failed"): "likewise, a morning",
@@ -178,10 +179,20 @@ def test_a_failure_before_the_delete_gives_the_dags_back():
 
 def test_a_morning_without_its_memory_names_the_dags_that_wait():
     machine = definition("spin_up")
-    for state_name in ["Publish its address", "Start the restore", "Look at the restore"]:
+    for state_name in ["Start the restore", "Look at the restore"]:
         assert machine["States"][state_name]["Catch"][-1]["Next"] == "Say which DAGs wait for their history", state_name
     for path in paths_to_an_end(machine, "Say which DAGs wait for their history"):
         assert "Give the DAGs back" not in path
+
+
+def test_nobody_waits_for_the_address_and_every_message_can_name_its_failure():
+    states = definition("spin_up")["States"]
+    assert [catcher["Next"] for catcher in states["Publish its address"]["Catch"]] == ["Start the restore"]
+    first = states[definition("spin_up")["StartAt"]]
+    assert [way["Assign"]["remark"] for way in (first, *first["Catch"])] == ["", ""]
+    for name, state in states.items():
+        if "sns" in state.get("Resource", ""):
+            assert "$remark" in state["Arguments"]["Message"], name
 
 
 def test_nothing_is_deleted_unless_every_check_was_passed():
