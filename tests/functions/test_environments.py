@@ -113,7 +113,8 @@ class TestDescribe:
         assert look == {
             "status": "AVAILABLE",
             "condition": "usable",
-            "phase": "",
+            "by_other_hands": False,
+            "export_id": "",
             "incarnation": cloud.incarnation,
             "airflow_version": "2.11.2",
             "webserver_url": f"https://{cloud.environment()['WebserverUrl'].removeprefix('https://')}",
@@ -121,10 +122,10 @@ class TestDescribe:
         assert PASSWORD not in capsys.readouterr().out
 
     def test_one_that_is_asleep(self, cloud):
-        cloud.record(blueprint_key="b", phase="asleep")
+        cloud.record(blueprint_key="b", phase="asleep", export_id="e")
         assert self.look(cloud) == {
-            "status": "", "condition": "gone", "phase": "asleep", "incarnation": "", "airflow_version": "",
-            "webserver_url": "",
+            "status": "", "condition": "gone", "by_other_hands": False, "export_id": "e",
+            "incarnation": "", "airflow_version": "", "webserver_url": "",
         }  # fmt: skip
 
     def test_one_that_never_was(self, cloud):

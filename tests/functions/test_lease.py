@@ -49,7 +49,7 @@ from transient_mwaa.domain.errors import (
     TransientMwaaError,
 )
 from transient_mwaa.domain.restore import require_restorable
-from transient_mwaa.domain.status import condition_of
+from transient_mwaa.domain.status import condition_of, went_by_other_hands
 from transient_mwaa.domain.verdict import VerifiedExport
 
 pytestmark = pytest.mark.laws
@@ -289,10 +289,12 @@ class Functions:
     def describe_environment(self, event: dict[str, Any]) -> dict[str, Any]:
         status, since = self.world.status, datetime.fromisoformat(event["waiting_since"])
         record = self.records.read("dev")
+        condition = condition_of(status, self.world.living, record, since, self.world.now)
         return {
             "status": status,
-            "condition": condition_of(status, self.world.living, record, since, self.world.now),
-            "phase": record.phase,
+            "condition": condition,
+            "by_other_hands": went_by_other_hands(condition, record),
+            "export_id": record.export_id,
             "incarnation": self.world.living,
             "webserver_url": f"https://{self.world.living}",
         }

@@ -340,6 +340,57 @@ def test_one_that_somebody_has_deleted_is_not_called_asleep(night):
     assert night.active_dags == night.active_dags_before
 
 
+def is_somebody_elses_delete(night):
+    """A human is told, nothing is booked as a sleep, and what was last exported comes back."""
+    assert night.ended == "Not begun: there is no such environment"
+    assert night.messages[-1][0] == "Transient MWAA needs you this evening"
+    assert "somebody has deleted it" in night.messages[-1][1]
+    assert night.ledger[-1]["outcome"] == "failed"
+    assert night.record["phase"] == "awake"
+    night.finish(night.begin("wake", {"environment": "dev"}))
+    assert night.ended == "Awake"
+    assert night.active_dags == night.active_dags_before
+    return True
+
+
+def test_one_that_somebody_is_deleting_is_not_waited_for_and_called_asleep(night):
+    night.run()
+    night.wake()
+    night.at(SLEEP_AT + timedelta(days=1))
+    with night.cloud.clock.held():
+        night.cloud.client("mwaa").delete_environment(Name="dev")
+        evening = night.begin("sleep")
+    night.finish(evening)
+    assert "Give the deletion a moment" not in night.execution.path
+    assert is_somebody_elses_delete(night)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("night", [{"DrainMinutes": "10"}], indirect=True)
+def test_one_that_is_deleted_while_its_evening_is_postponed_is_not_called_asleep(night, gone):
+    """Its record says that it falls asleep; but no evening has asked MWAA to delete it."""
+    night.run()
+    night.wake()
+    second = SLEEP_AT + timedelta(days=1)
+    night.at(second)
+    night.airflow.busy_until(second + timedelta(hours=14))
+    night.active_dags_before = night.active_dags
+    looks = []
+
+    def somebody_deletes_it(_event):
+        looks.append(night.record["phase"])
+        if len(looks) == 2:
+            environment = night.cloud.mwaa.environments["dev"]
+            night.cloud.client("mwaa").delete_environment(Name="dev")
+            if gone:
+                night.cloud.mwaa._enter(environment, "delete", "gone", "")
+
+    night.cloud.before("describe_environment", somebody_deletes_it)
+    night.finish(night.begin("sleep"))
+    assert looks[1] == "falling_asleep"
+    assert is_somebody_elses_delete(night)
+
+
 def test_two_evenings_at_once_are_one(night):
     night.at(SLEEP_AT)
     with night.cloud.clock.held():

@@ -169,6 +169,28 @@ def test_an_evening_that_dies_right_after_its_delete_is_finished(quiet, monkeypa
     assert quiet.active_dags == quiet.active_dags_before
 
 
+def test_an_evening_after_one_that_died_right_after_its_delete_finishes_its_night(quiet, monkeypatch):
+    """The answer was lost and no recover has come by: it is the fence's mark that says whose delete it is."""
+    accept = quiet.cloud.mwaa.delete_environment
+
+    def accept_and_die(**request):
+        accept(**request)
+        stop(quiet, evening)
+
+    monkeypatch.setattr(quiet.cloud.mwaa, "delete_environment", accept_and_die)
+    quiet.at(SLEEP_AT)
+    with quiet.cloud.clock.held():
+        evening = quiet.begin("sleep")
+    quiet.cloud.wait(evening)
+    assert quiet.record["phase"] == "falling_asleep"
+    quiet.finish(quiet.begin("sleep", {"environment": "dev", "force": True}))
+    assert quiet.ended == "Asleep"
+    assert quiet.calls("delete_environment") == ["dev"]
+    ((subject, message),) = quiet.messages
+    assert subject == "Asleep: dev"
+    assert f"Verified export: {quiet.record['export_id']}." in message
+
+
 def test_an_evening_that_dies_while_it_waits_for_the_deletion_is_finished(quiet):
     quiet.at(SLEEP_AT)
     dies_at(quiet, "sleep", "Wait until it may be gone")

@@ -244,6 +244,24 @@ def test_recover_acts_on_a_record_only_under_the_lease():
     assert called == {"Diagnose", "TellOnce", "GiveBack", "CloseCycle"}
 
 
+def test_whoever_records_that_it_is_awake_forgets_a_delete_that_came_to_nothing():
+    """Else the next delete, by other hands, would look like ours."""
+    writes = [
+        (name, state_name, state["Arguments"])
+        for name in MACHINES
+        for state_name, state, _ in all_states(definition(name))
+        if state.get("Resource", "").endswith("dynamodb:updateItem")
+    ]
+    wakes = [
+        (name, state_name, write["UpdateExpression"])
+        for name, state_name, write in writes
+        if {"S": "awake"} in write.get("ExpressionAttributeValues", {}).values()
+    ]
+    assert len(wakes) == 4
+    for name, state_name, expression in wakes:
+        assert "deleting" in expression.partition("REMOVE ")[2].split(", "), (name, state_name)
+
+
 def test_the_watchdog_is_over_before_the_next_look_and_has_recover_do_the_rest():
     """An express workflow lasts five minutes at most, and may be started twice for one look."""
     machine = definition("watchdog")

@@ -174,7 +174,7 @@ def test_what_no_state_machine_can_catch_is_told_as_well(error):
 
 @pytest.mark.parametrize("phase", [Phase.FALLING_ASLEEP, Phase.DELETE_ACCEPTED])
 def test_after_the_delete_there_is_only_forward(phase):
-    deleted = fell(phase, deleted_at=iso("Mon 20:40"))
+    deleted = fell(phase, deleted_at=iso("Mon 20:40"), deleting=BORN)
     assert look(deleted, THERE, "Mon 20:50", holder=STOPPED).remedy is Remedy.WAIT, "its old status may still show"
     assert look(deleted, "DELETING", "Mon 20:50", holder=STOPPED).remedy is Remedy.WAIT
     gone = look(deleted, GONE, "Mon 21:00", holder=STOPPED)
@@ -188,18 +188,35 @@ def test_an_evening_that_died_in_silence_is_in_the_books_as_failed_and_one_that_
     assert (died.books, died.outcome, died.error, died.export_id) == ("sleep", "failed", "ABORTED", "")
     assert (died.cycle_id, died.started_at) == ("c", iso("Mon 20:00"))
     assert look(fell(), THERE, "Mon 20:30", holder=DEAD).books == ""
-    gone = look(fell(cycle_id="c", export_id="tonights"), GONE, "Mon 21:00", holder=DEAD)
+    gone = look(fell(cycle_id="c", export_id="tonights", deleting=BORN), GONE, "Mon 21:00", holder=DEAD)
     assert (gone.books, gone.outcome, gone.error, gone.export_id) == ("sleep", "asleep", "", "tonights")
 
 
+@pytest.mark.parametrize("status", [GONE, "DELETED", "DELETING"])
+@pytest.mark.parametrize("deleting", ["", "2026-11-22T06:50:00+00:00"])
+def test_a_delete_that_no_evening_has_asked_for_is_not_booked_as_a_sleep(status, deleting):
+    """Somebody deleted it while it drained: its day was never exported. What last night deleted is another one."""
+    held = look(fell(deleting=deleting), status, "Mon 21:00", holder=STOPPED)
+    assert (held.remedy, held.take, held.books) == (Remedy.LET_GO, True, "")
+    free = look(fell(lease_owner="", deleting=deleting), status, "Mon 21:15")
+    assert (free.remedy, free.take, free.books) == (Remedy.TELL, False, "")
+    assert held.trouble == free.trouble, "told once"
+    for told in (held, free):
+        assert "somebody" in told.reason
+        assert "needs you" in told.subject
+    asked = look(fell(deleting=BORN), status, "Mon 21:00", holder=STOPPED)
+    assert asked.remedy is (Remedy.WAIT if status == "DELETING" else Remedy.FINISH_SLEEP)
+
+
 def test_two_who_close_the_same_books_write_the_same_page():
-    first = look(fell(), GONE, "Mon 21:00", holder=STOPPED)
-    second = look(fell(lease_owner=ANOTHER_RECOVER, interrupted=EVENING), GONE, "Mon 22:00", holder=STOPPED)
+    first = look(fell(deleting=BORN), GONE, "Mon 21:00", holder=STOPPED)
+    second = look(fell(deleting=BORN, lease_owner=ANOTHER_RECOVER, interrupted=EVENING), GONE, "Mon 22:00",
+                  holder=STOPPED)  # fmt: skip
     assert first.cycle_id == second.cycle_id
 
 
 def test_waiting_for_mwaa_ends():
-    waiting = fell(lease_owner=ME)
+    waiting = fell(lease_owner=ME, deleting=BORN)
     assert look(waiting, "DELETING", "Mon 23:00", since=at("Mon 21:00")).remedy is Remedy.WAIT
     with pytest.raises(EnvironmentStillChanging):
         look(waiting, "DELETING", "Tue 01:30", since=at("Mon 21:00"))
@@ -498,6 +515,7 @@ RECORDS = st.builds(
     restored_incarnation=TIMES,
     blueprint_key=st.sampled_from(["", "b.json"]),
     deleted_at=TIMES,
+    deleting=TIMES,
     hold_until=TIMES,
     interrupted=st.sampled_from(["", EVENING, MORNING]),
     wakes=st.integers(0, 4),
@@ -548,6 +566,7 @@ def test_it_is_called_asleep_only_when_it_is_gone(situation):
     if found.remedy is Remedy.FINISH_SLEEP:
         assert seen.status in ("", "DELETED")
         assert seen.record.phase in (Phase.FALLING_ASLEEP, Phase.DELETE_ACCEPTED)
+        assert seen.record.phase == Phase.DELETE_ACCEPTED or seen.record.deleting == seen.record.incarnation != ""
 
 
 @given(situations())

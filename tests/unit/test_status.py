@@ -1,5 +1,6 @@
 """Twelve statuses, the record, and what they mean together."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import botocore.session
@@ -8,7 +9,7 @@ import pytest
 from transient_mwaa.domain import patience
 from transient_mwaa.domain.cycle import Record
 from transient_mwaa.domain.errors import EnvironmentNotFound, EnvironmentStillChanging
-from transient_mwaa.domain.status import CONDITIONS, Condition, condition_of
+from transient_mwaa.domain.status import CONDITIONS, Condition, condition_of, went_by_other_hands
 
 pytestmark = pytest.mark.unit
 
@@ -87,3 +88,21 @@ def test_a_delete_whose_answer_was_lost_shows_late_too():
     taken_at = (deleted_at + timedelta(seconds=1)).isoformat()
     of_another_night = Record("dev", phase="falling_asleep", deleted_at=DELETED_AT, lease_taken_at=taken_at)
     assert condition("AVAILABLE", record=of_another_night, now=soon) == Condition.USABLE
+
+
+ASKED = Record("dev", phase="falling_asleep", incarnation=BORN, deleting=BORN, deleted_at=DELETED_AT, blueprint_key="b")
+
+
+@pytest.mark.parametrize("going", [Condition.DELETING, Condition.GONE])
+def test_what_goes_is_ours_only_if_an_evening_has_asked_for_it(going):
+    ours = [ASKED, *(replace(ASKED, phase=phase) for phase in ("delete_accepted", "asleep", "waking"))]
+    assert not any(went_by_other_hands(going, record) for record in ours)
+    of_another = [replace(ASKED, deleting=other) for other in ("", REBORN)]
+    never_begun = [replace(ASKED, phase=phase) for phase in ("", "awake")]
+    unknown = [replace(ASKED, deleting="", incarnation="")]
+    assert all(went_by_other_hands(going, record) for record in [*of_another, *never_begun, *unknown])
+
+
+def test_what_stays_was_deleted_by_nobody():
+    for condition in set(Condition) - {Condition.DELETING, Condition.GONE}:
+        assert not went_by_other_hands(condition, replace(ASKED, phase="awake", deleting=""))

@@ -48,6 +48,8 @@ class Record:
     manifest_key: str = ""
     manifest_version_id: str = ""
     deleted_at: str = ""
+    deleting: str = ""
+    """The incarnation that the last fence was about to ask MWAA to delete; gone once it is known to stay awake."""
     hold_until: str = ""
     webserver_url: str = ""
     interrupted: str = ""
@@ -84,6 +86,15 @@ class Record:
                 "Look at that execution; stop it if it hangs, then start this one again."
             )
             raise LeaseHeldTooLong(message)
+
+    @property
+    def delete_is_ours(self) -> bool:
+        """Whether an evening has asked MWAA to delete this incarnation, though its answer may have been lost. Without
+        this an environment that goes while it falls asleep is somebody else's deed: nothing of its day was exported.
+        """
+        if self.phase == Phase.DELETE_ACCEPTED:
+            return True  # recorded only behind a verified export
+        return self.phase == Phase.FALLING_ASLEEP and bool(self.deleting) and self.deleting == self.incarnation
 
     def is_unrestored(self, incarnation: str) -> bool:
         """Whether this incarnation came after the recorded deletion and has not got its memory back."""

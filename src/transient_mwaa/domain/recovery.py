@@ -15,7 +15,7 @@ from transient_mwaa.domain import patience
 from transient_mwaa.domain.cycle import Phase, Record, run_name
 from transient_mwaa.domain.decision import Asked, Calendar
 from transient_mwaa.domain.errors import EnvironmentStillChanging, InvalidInput
-from transient_mwaa.domain.status import CONDITIONS, Condition
+from transient_mwaa.domain.status import CONDITIONS, Condition, went_by_other_hands
 
 
 class Remedy(StrEnum):
@@ -267,6 +267,8 @@ def _remedy(seen: Seen, calendar: Calendar, expected: Expected, now: datetime) -
 def _fell_asleep_halfway(seen: Seen, now: datetime) -> _Found:
     """The evening's work is unfinished: what MWAA says decides, for the delete may have been accepted unrecorded."""
     name, condition = seen.record.environment, seen.condition
+    if went_by_other_hands(condition, seen.record):
+        return _needs_a_human(seen)
     if condition is Condition.GONE:
         return (
             Remedy.FINISH_SLEEP,

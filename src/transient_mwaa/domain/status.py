@@ -65,6 +65,12 @@ def condition_of(status: str, incarnation: str, record: Record, waiting_since: d
     return condition
 
 
+def went_by_other_hands(condition: Condition, record: Record) -> bool:
+    """Whether it goes or is gone, and neither by an evening nor while it sleeps or wakes: somebody has deleted it."""
+    expected = record.delete_is_ours or record.phase in (Phase.ASLEEP, Phase.WAKING)
+    return condition in (Condition.DELETING, Condition.GONE) and not expected
+
+
 def _delete_was_asked_for(record: Record) -> bool:
     """By the run that holds the lease; its answer may have been lost, and then nobody has recorded it as accepted."""
     if record.phase == Phase.DELETE_ACCEPTED:
