@@ -394,6 +394,37 @@ class TestRest:
         assert len(rest.unfinished_dag_runs("dev")) == 205
         assert len(rest.task_instances("dev", ["running"])) == 205
 
+    def test_pages_that_overlap_are_not_taken_for_the_whole_list(self, cloud, rest):
+        """PostgreSQL orders nothing by itself, and Airflow 2 does not ask it to for task instances."""
+        for n in range(150):
+            cloud.airflow.run("dag_1", f"r{n}", "running", ["running"])
+        in_order = cloud.airflow.rest
+        pages = []
+
+        def overlapping(method, path, query, body):
+            pages.append(path)
+            cloud.airflow.tasks.append(cloud.airflow.tasks.pop(99))  # the last row of one page is the last of the next
+            return in_order(method, path, query, body)
+
+        cloud.airflow.rest = overlapping
+        with pytest.raises(RestApiUnavailable, match="counts 150 task_instances and has shown 149"):
+            rest.task_instances("dev", ["running"])
+        assert len(pages) == 2
+        cloud.airflow.rest = in_order
+        assert len({task.run_id for task in rest.task_instances("dev", ["running"])}) == 150
+
+    def test_a_list_that_shrinks_while_it_is_read_is_read_to_its_end(self, cloud, rest):
+        for n in range(150):
+            cloud.airflow.run("dag_1", f"r{n}", "running", ["running"])
+        whole = cloud.airflow.rest
+
+        def shrinking(method, path, query, body):
+            del cloud.airflow.tasks[-1]
+            return whole(method, path, query, body)
+
+        cloud.airflow.rest = shrinking
+        assert len(rest.task_instances("dev", ["running"])) == 148
+
     def test_a_path_longer_than_mwaa_allows_is_not_asked_for(self, cloud, rest):
         dag_id, run_id = "d" * 40, "manual__2026-11-23T20:00:00+00:00"
         cloud.airflow.run(dag_id, run_id)

@@ -55,8 +55,7 @@ class AirflowRest:
 
     def dags(self, environment: str) -> list[Dag]:
         """All DAGs that are parsed now."""
-        rows = self._get_pages(environment, "/dags", "dags", {"order_by": "dag_id"})
-        return [_dag(row) for row in _distinct(rows, "dag_id")]
+        return [_dag(row) for row in self._dag_rows(environment)]
 
     def dag(self, environment: str, dag_id: str) -> Dag | None:
         """One DAG, or None when Airflow does not know it."""
@@ -65,8 +64,7 @@ class AirflowRest:
 
     def schedules(self, environment: str) -> Iterator[Schedule]:
         """Every DAG that has a schedule, with one request each."""
-        rows = self._get_pages(environment, "/dags", "dags", {"order_by": "dag_id"})
-        for dag_id in [row["dag_id"] for row in _distinct(rows, "dag_id") if _has_schedule(row)]:
+        for dag_id in [row["dag_id"] for row in self._dag_rows(environment) if _has_schedule(row)]:
             path = f"/dags/{dag_id}/details"
             if len(path) > PATH_LENGTH:
                 yield Schedule(dag_id, starts_by_itself=None)
@@ -78,23 +76,23 @@ class AirflowRest:
 
     def unfinished_dag_runs(self, environment: str) -> list[DagRun]:
         """All runs that are queued or running."""
-        rows = self._post_pages(environment, "/dags/~/dagRuns/list", "dag_runs", {"states": list(UNFINISHED_RUNS)})
-        return [_dag_run(row) for row in _distinct(rows, "dag_id", "dag_run_id")]
+        return [_dag_run(row) for row in self._dag_run_rows(environment, {"states": list(UNFINISHED_RUNS)})]
 
     def task_instances(self, environment: str, states: Collection[str]) -> list[TaskInstance]:
         """All task instances in these states."""
         path = "/dags/~/dagRuns/~/taskInstances/list"
-        rows = self._post_pages(environment, path, "task_instances", {"state": sorted(states)})
+        key = ("dag_id", "dag_run_id", "task_id", "map_index")
+        rows = self._post_pages(environment, path, "task_instances", {"state": sorted(states)}, key)
         return [
             TaskInstance(row["dag_id"], row["dag_run_id"], row["task_id"], row.get("map_index", -1), str(row["state"]))
-            for row in _distinct(rows, "dag_id", "dag_run_id", "task_id", "map_index")
+            for row in rows
         ]
 
     def dag_run(self, environment: str, dag_id: str, run_id: str) -> DagRun | None:
         """One run, or None when Airflow does not know it."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}"
         if len(path) > PATH_LENGTH:
-            rows = self._post_pages(environment, "/dags/~/dagRuns/list", "dag_runs", {"dag_ids": [dag_id]})
+            rows = self._dag_run_rows(environment, {"dag_ids": [dag_id]})
             return next((_dag_run(row) for row in rows if row["dag_run_id"] == run_id), None)
         row = self._find(environment, path)
         return _dag_run(row) if row else None
@@ -117,7 +115,10 @@ class AirflowRest:
     def event_logs_after(self, environment: str, log_id: int) -> list[dict[str, Any]]:
         """Entries of the audit log with a greater id, newest first: event_log_id, when, event, dag_id, owner, ..."""
         rows = self._get_pages(environment, "/eventLogs", "event_logs", {"order_by": self._newest_first(environment)})
-        return list(_distinct(takewhile(lambda row: row["event_log_id"] > log_id, rows), "event_log_id"))
+        found: dict[int, dict[str, Any]] = {}
+        for row in takewhile(lambda row: row["event_log_id"] > log_id, rows):
+            found.setdefault(row["event_log_id"], row)  # new entries push known ones onto the next page
+        return list(found.values())
 
     def newest_event(self, environment: str, event: str) -> dict[str, Any] | None:
         """The newest entry of the audit log of this event, with what it says in `extra`; None when there is none."""
@@ -148,32 +149,51 @@ class AirflowRest:
         status, _ = self._request(environment, "GET", "/eventLogs", query={"limit": 1, "order_by": order_by})
         return "-id" if status in {400, 422} else order_by  # Airflow 3's name for the same column
 
+    def _dag_rows(self, environment: str) -> Iterator[dict[str, Any]]:
+        return self._get_pages(environment, "/dags", "dags", {"order_by": "dag_id"}, ("dag_id",))
+
+    def _dag_run_rows(self, environment: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        return self._post_pages(environment, "/dags/~/dagRuns/list", "dag_runs", body, ("dag_id", "dag_run_id"))
+
     def _get_pages(
-        self, environment: str, path: str, member: str, query: Mapping[str, Any]
+        self, environment: str, path: str, member: str, query: Mapping[str, Any], key: tuple[str, ...] = ()
     ) -> Iterator[dict[str, Any]]:
         def page(offset: int) -> Any:
             return self._call(environment, "GET", path, query={**query, "limit": PAGE, "offset": offset})
 
-        return self._pages(page, member)
+        return self._pages(page, member, key)
 
     def _post_pages(
-        self, environment: str, path: str, member: str, body: Mapping[str, Any]
+        self, environment: str, path: str, member: str, body: Mapping[str, Any], key: tuple[str, ...]
     ) -> Iterator[dict[str, Any]]:
         def page(offset: int) -> Any:
             return self._call(environment, "POST", path, body={**body, "page_limit": PAGE, "page_offset": offset})
 
-        return self._pages(page, member)
+        return self._pages(page, member, key)
 
-    def _pages(self, page: Callable[[int], Any], member: str) -> Iterator[dict[str, Any]]:
-        offset = 0
+    def _pages(self, page: Callable[[int], Any], member: str, key: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        """With a key: each row once, and all of them. Airflow 2 does not order task instances: a page may repeat rows of
+        another in the place of some that then are on none. Rows also move while they are read.
+        """
+        offset, seen = 0, set()
         while True:
             answer = page(offset)
-            rows = answer[member]
-            yield from rows
+            rows, total = answer[member], answer["total_entries"]
+            for row in rows:
+                identity = tuple(row.get(part) for part in key)
+                if not key or identity not in seen:
+                    seen.add(identity)
+                    yield row
             offset += len(rows)
-            if not rows or offset >= answer["total_entries"]:
-                return
+            if not rows or offset >= total:
+                break
             self._pause_for(SECONDS_BETWEEN_CALLS)
+        if key and len(seen) < total:
+            message = (
+                f"Airflow's REST API counts {total} {member} and has shown {len(seen)} of them: its pages overlap. "
+                "It is asked again; if this lasts, wait until less is running."
+            )
+            raise RestApiUnavailable(message)
 
     def _find(self, environment: str, path: str) -> Any:
         """What lies under this path, or None for a 404."""
@@ -235,13 +255,3 @@ def _has_schedule(row: Mapping[str, Any]) -> bool:
 
 def _dag_run(row: Mapping[str, Any]) -> DagRun:
     return DagRun(row["dag_id"], row["dag_run_id"], str(row["state"]))
-
-
-def _distinct(rows: Any, *key: str) -> Iterator[dict[str, Any]]:
-    """A row that moved to a later page while we were reading is taken once."""
-    seen = set()
-    for row in rows:
-        identity = tuple(row.get(part) for part in key)
-        if identity not in seen:
-            seen.add(identity)
-            yield row
