@@ -39,6 +39,9 @@ def in_days(days):
     return (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
 
 
+NEXT_WAKE = (datetime.now(UTC) + timedelta(hours=12)).isoformat()
+
+
 class TestDecide:
     def test_a_manual_evening(self, cloud):
         decision = cloud.function("decide")(
@@ -47,7 +50,8 @@ class TestDecide:
         assert decision["act"] is True
         assert decision["environment"] == "dev"
         assert set(decision) == {
-            "act", "reason", "environment", "cycle_id", "start_at", "give_up_at", "force", "accept_clashes"
+            "act", "reason", "environment", "cycle_id", "start_at", "give_up_at", "next_wake", "force",
+            "accept_clashes"
         }  # fmt: skip
 
     def test_a_hold_in_the_record(self, cloud):
@@ -145,7 +149,7 @@ class TestDescribe:
 
 class TestBlueprint:
     def write(self, cloud):
-        return cloud.call("write_blueprint", incarnation=cloud.incarnation)
+        return cloud.call("write_blueprint", incarnation=cloud.incarnation, next_wake=NEXT_WAKE)
 
     def test_it_holds_everything_and_no_secret_in_clear(self, cloud, capsys):
         cloud.create()
@@ -170,7 +174,7 @@ class TestBlueprint:
     def test_another_incarnation(self, cloud):
         cloud.create()
         with pytest.raises(EnvironmentReplaced):
-            cloud.call("write_blueprint", incarnation="2020-01-01T00:00:00+00:00")
+            cloud.call("write_blueprint", incarnation="2020-01-01T00:00:00+00:00", next_wake="")
 
     def test_every_problem_is_named_at_once_and_nothing_is_stored(self, cloud):
         cloud.create()
@@ -210,7 +214,7 @@ class TestBlueprint:
         cloud.create()
         write = cloud.function("write_blueprint", ENVIRONMENT_KEY_ARN=told)
         with pytest.raises(NotCreatableAgain) as error:
-            write({"environment": "dev", "incarnation": cloud.incarnation})
+            write({"environment": "dev", "incarnation": cloud.incarnation, "next_wake": NEXT_WAKE})
         assert f"it was told of {told or 'none'}" in str(error.value)
         assert f"deploy it with the parameter EnvironmentKeyArn={cloud.key}" in str(error.value)
         assert not [key for key in cloud.stored() if "/blueprints/" in key]
@@ -273,9 +277,9 @@ class TestBlueprint:
         cloud.create()
         write = cloud.function("write_blueprint", END_OF_SUPPORT=f"2.11.2={in_days(3)}")
         with pytest.raises(NotCreatableAgain, match=r"Airflow 2\.11\.2 is past its end of support"):
-            write({"environment": "dev", "incarnation": cloud.incarnation})
+            write({"environment": "dev", "incarnation": cloud.incarnation, "next_wake": NEXT_WAKE})
         later = cloud.function("write_blueprint", END_OF_SUPPORT=f"2.11.2={in_days(30)}")
-        assert later({"environment": "dev", "incarnation": cloud.incarnation})
+        assert later({"environment": "dev", "incarnation": cloud.incarnation, "next_wake": NEXT_WAKE})
 
     def test_a_member_that_botocore_does_not_know_is_a_named_problem(self, cloud):
         cloud.create()
@@ -303,7 +307,7 @@ class TestBlueprint:
 class TestEagerDags:
     def write(self, cloud, accepted=""):
         write = cloud.function("write_blueprint", ACCEPTED_EAGER_DAGS=accepted)
-        return write({"environment": "dev", "incarnation": cloud.incarnation})
+        return write({"environment": "dev", "incarnation": cloud.incarnation, "next_wake": NEXT_WAKE})
 
     @pytest.fixture(params=["2.11.2", "3.0.6"])
     def cloud(self, cloud, request):
@@ -369,7 +373,7 @@ def answering(raw):
 def asleep(cloud):
     """The environment was put to sleep, and the morning holds the lease."""
     cloud.create()
-    written = cloud.call("write_blueprint", incarnation=cloud.incarnation)
+    written = cloud.call("write_blueprint", incarnation=cloud.incarnation, next_wake=NEXT_WAKE)
     cloud.delete()
     cloud.record(phase="waking", lease_owner=ME, lease_fence=7, deleted_at=ago(hours=9), **written)
     cloud.lease = {"owner": ME, "fence": "7"}
@@ -417,7 +421,7 @@ class TestCreate:
         }
         assert set(whole) == set(model.members), "a member that no test has sent through the night"
         cloud.create(**whole)
-        written = cloud.call("write_blueprint", incarnation=cloud.incarnation)
+        written = cloud.call("write_blueprint", incarnation=cloud.incarnation, next_wake=NEXT_WAKE)
         cloud.delete()
         cloud.record(phase="waking", lease_owner=ME, lease_fence=7, deleted_at=ago(hours=9), **written)
         asked = []

@@ -279,7 +279,7 @@ class Functions:
         late = (self.world.now + timedelta(hours=10)).isoformat()
         now = self.world.now.isoformat(timespec="seconds")
         common = {"act": True, "reason": "asked", "environment": "dev", "cycle_id": event["execution"], "force": True}
-        return {**common, "start_at": now, "give_up_at": late, "accept_clashes": False}
+        return {**common, "start_at": now, "give_up_at": late, "next_wake": late, "accept_clashes": False}
 
     def check_lease_holder(self, _: dict[str, Any]) -> dict[str, Any]:
         record = self.records.read("dev")

@@ -78,7 +78,7 @@ class RestlessNight:
     def __call__(self, call: TaskCall) -> Any:
         answers: dict[str, Any] = {
             "Decide whether to sleep": {"act": True, "environment": "dev", "reason": "", "cycle_id": "c"}
-            | {"give_up_at": (EVENING + timedelta(hours=10)).isoformat()},
+            | {"give_up_at": (EVENING + timedelta(hours=10)).isoformat(), "next_wake": ""},
             "Take the lease": {"Attributes": {"lease_fence": {"N": "1"}}},
             "Look at the environment": {"condition": "usable", "status": "AVAILABLE", "incarnation": "i"},
             "Write the blueprint": {"blueprint_key": "k" * 100, "blueprint_sha256": "s" * 64},

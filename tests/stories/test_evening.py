@@ -1,12 +1,12 @@
 """Evenings: the happy one, and every way in which one does not end asleep."""
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
 from tests.stories.conftest import BUCKET, SLEEP_AT, WAKE_AT
-from transient_mwaa.domain import layout
+from transient_mwaa.domain import airflow_versions, layout
 
 pytestmark = pytest.mark.stories
 
@@ -153,6 +153,27 @@ def test_a_version_that_ends_before_it_could_wake_keeps_the_environment(night):
     assert night.ended == "Still awake: it could not be created again"
     assert "Airflow 2.11.2 is past its end of support on MWAA (2026-11-25)" in night.messages[-1][1]
     assert stays_awake_as_it_was(night)
+
+
+TWO_WEEKS_OFF = ",".join((SLEEP_AT + timedelta(days=n)).date().isoformat() for n in range(1, 15))
+
+
+@pytest.mark.parametrize(
+    "night", [{"EndOfSupport": "2.11.2=2026-12-07", "ExtraHolidays": TWO_WEEKS_OFF}], indirect=True
+)
+def test_a_version_that_ends_while_everybody_is_on_holiday_keeps_the_environment(night):
+    night.run()
+    assert night.ended == "Still awake: it could not be created again"
+    assert "may be before it wakes (2026-12-08)" in night.messages[-1][1]
+    assert stays_awake_as_it_was(night)
+
+
+def test_a_list_of_versions_that_has_grown_old_is_named_in_the_evening(night, monkeypatch):
+    monkeypatch.setattr(airflow_versions, "READ_ON", date(2026, 5, 1))
+    night.run()
+    assert night.ended == "Asleep"
+    assert "deploy with EndOfSupport=2.11.2=" in night.messages[-1][1]
+    assert night.ledger[-1]["remarks"]
 
 
 def test_a_role_that_mwaa_cannot_assume_keeps_the_environment(night):

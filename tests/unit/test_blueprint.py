@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import botocore.session
 import pytest
@@ -265,20 +265,53 @@ def test_bytes_that_were_changed():
         blueprint.read(body + b" ", "dev", hashlib.sha256(body).hexdigest())
 
 
+TOMORROW = timedelta(days=1)
+
+
+def objection(version, today, ends=airflow_versions.END_OF_SUPPORT):
+    return airflow_versions.objection(version, today, today + TOMORROW, ends)
+
+
 def test_a_version_past_its_end_of_support_would_not_come_back():
-    assert airflow_versions.objection("2.10.3", date(2026, 11, 23)) is None
-    assert airflow_versions.objection("2.6.3", date(2025, 12, 1)) is None
-    assert "2025-12-30" in airflow_versions.objection("2.6.3", date(2025, 12, 24))  # it would sleep past the date
-    assert "upgrade" in airflow_versions.objection("2.0.2", date(2026, 11, 23))
+    assert objection("2.10.3", date(2026, 11, 23)) is None
+    assert objection("2.6.3", date(2025, 12, 1)) is None
+    assert "2025-12-30" in objection("2.6.3", date(2025, 12, 24))  # it would sleep past the date
+    assert "upgrade" in objection("2.0.2", date(2026, 11, 23))
 
 
 def test_the_list_of_versions_is_refreshed_by_a_parameter_of_the_stack():
     today = date(2026, 11, 23)
     ends = airflow_versions.refreshed("2.7.2=2026-11-25,2.6.3=2027-06-30")
-    assert "2026-11-25" in airflow_versions.objection("2.7.2", today, ends)
-    assert airflow_versions.objection("2.6.3", today, ends) is None, "a date can be put off, too"
-    assert airflow_versions.objection("2.5.1", today, ends)
+    assert "2026-11-25" in objection("2.7.2", today, ends)
+    assert objection("2.6.3", today, ends) is None, "a date can be put off, too"
+    assert objection("2.5.1", today, ends)
     assert airflow_versions.refreshed("") == airflow_versions.END_OF_SUPPORT
+
+
+def test_whatever_the_calendar_says_it_must_still_be_creatable_when_it_wakes():
+    today = date(2026, 12, 18)
+    ends = airflow_versions.refreshed("2.7.2=2027-01-08")
+    assert airflow_versions.objection("2.7.2", today, today + TOMORROW, ends) is None
+    assert airflow_versions.objection("2.7.2", today, date(2027, 1, 5), ends) is None
+    for holidays_end in (date(2027, 1, 6), date(2027, 1, 8), date(2027, 1, 11)):
+        said = airflow_versions.objection("2.7.2", today, holidays_end, ends)
+        assert holidays_end.isoformat() in said, "a morning that fails needs a day or two to be mended"
+    assert "2027-12-19" in airflow_versions.objection("2.7.2", today, None, ends), "a calendar without any morning"
+    assert airflow_versions.objection("2.10.3", today, None, ends) is None
+
+
+def test_a_list_that_is_too_old_to_know_says_so_and_what_to_do():
+    """AWS announces an end 180 days ahead: until then a version that is not on the list has none."""
+    last_day = airflow_versions.READ_ON + airflow_versions.ANNOUNCED_AHEAD
+    assert airflow_versions.remark("2.10.3", last_day) is None
+    said = airflow_versions.remark("2.10.3", last_day + TOMORROW)
+    assert "deploy with EndOfSupport=2.10.3=" in said
+    assert last_day.isoformat() in said
+    assert airflow_versions.SOURCE in said
+    told = airflow_versions.refreshed("2.10.3=2030-01-01")
+    assert airflow_versions.remark("2.10.3", date(2029, 1, 1), told) is None
+    assert airflow_versions.remark("2.11.2", date(2029, 1, 1), told), "another version was not looked up"
+    assert airflow_versions.remark("2.6.3", date(2029, 1, 1)) is None, "that it has ended is said by a refusal"
 
 
 @pytest.mark.parametrize("nonsense", ["2.7.2", "2.7.2=soon", "2.7.2:2027-03-31"])

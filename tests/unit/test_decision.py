@@ -234,6 +234,8 @@ def test_nobody_ever_works():
     never = Calendar(BERLIN, time(7), None, frozenset({0}), lambda day: "closed")
     assert never.next_wake(at("2026-11-23 20:00")) is None
     decision = decided("sleep", at("2026-11-23 20:00"), never)
+    assert decision.next_wake == ""
+    assert decided("sleep", at("2026-11-27 20:00")).next_wake == at("2026-11-30 06:30").isoformat()
     assert decision.act
     assert decision.give_up_at == at("2026-11-24 06:00").isoformat()
 

@@ -106,3 +106,10 @@ def test_what_was_cut_off_and_what_started_by_itself_is_named() -> None:
     )
     assert "etl (r1)" in closed(action="sleep", cut_off=("etl (r1)",)).summary
     assert closed(cut_off=tuple(f"etl (r{n})" for n in range(23))).summary.endswith("etl (r19) and 3 more.")
+
+
+def test_what_a_human_should_look_up_is_said_in_the_evening_alone() -> None:
+    night = closed(action="sleep", outcome="asleep", remarks=("Look at this",))
+    assert night.summary == "dev is asleep after 40 min. Verified export: x. Look at this."
+    morning = closed(remarks=("Look at this",))
+    assert (morning.remarks, "Look" in morning.summary) == ((), False)

@@ -172,8 +172,8 @@ class AirflowRest:
         return self._pages(page, member, key)
 
     def _pages(self, page: Callable[[int], Any], member: str, key: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        """With a key: each row once, and all of them. Airflow 2 does not order task instances: a page may repeat rows of
-        another in the place of some that then are on none. Rows also move while they are read.
+        """With a key: each row once, and all of them. Airflow 2 does not order task instances: a page may repeat rows
+        of another in the place of some that then are on none. Rows also move while they are read.
         """
         offset, seen = 0, set()
         while True:

@@ -45,15 +45,23 @@ class Blueprints:
         return cls(*parts, ends_of_support)
 
     def write(
-        self, environment: str, incarnation: str, derived: blueprint.Derived, eager: Iterable[Schedule], now: datetime
+        self,
+        environment: str,
+        incarnation: str,
+        derived: blueprint.Derived,
+        eager: Iterable[Schedule],
+        next_wake: datetime | None,
+        now: datetime,
     ) -> tuple[str, str]:
-        """Stores what brings the environment back, and names the DAGs that will start by themselves (`eager`).
+        """Stores what brings the environment back at `next_wake` (None: the calendar has no morning), and names the
+        DAGs that will start by themselves (`eager`).
 
         Returns (key, SHA-256). Raises NotCreatableAgain that names every problem at once; nothing is stored then.
         """
         request = derived.request
         files, missing = self._copy_files(environment, request)
-        objection = airflow_versions.objection(request.get("AirflowVersion", ""), now.date(), self._ends_of_support)
+        version, ends = request.get("AirflowVersion", ""), self._ends_of_support
+        objection = airflow_versions.objection(version, now.date(), next_wake.date() if next_wake else None, ends)
         problems = [*derived.problems, *self._prerequisites().problems(request), *missing, *filter(None, [objection])]
         if problems:
             message = (
@@ -67,8 +75,9 @@ class Blueprints:
             "environment": environment,
             "incarnation": incarnation,
             "written_at": now.isoformat(),
-            "airflow_version": request.get("AirflowVersion", ""),
+            "airflow_version": version,
             "eager_dags": [dag.dag_id for dag in eager],
+            "remarks": list(filter(None, [airflow_versions.remark(version, now.date(), ends)])),
             "request": request,
             "sensitive": base64.b64encode(sealed).decode(),
             "files": files,

@@ -57,6 +57,7 @@ class Books:
             now=now,
             cut_off=tuple(f"{run['dag_id']} ({run['run_id']})" for run in (cut_off.json()["runs"] if cut_off else ())),
             eager_dags=tuple(document.get("eager_dags", ())),
+            remarks=tuple(document.get("remarks", ())),
         )
         self._bucket.write_json(layout.ledger(environment, cycle_id), closed.to_json())
         return closed

@@ -181,7 +181,8 @@ def parse_work_days(text: str) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do and why. `start_at` is never in the past; after `give_up_at` it is no longer worth doing.
+    """What to do and why. `start_at` is never in the past; after `give_up_at` it is no longer worth doing. `next_wake`
+    is the calendar's next morning, "" if it has none.
 
     `accept_clashes`: the restore may leave out rows that have no place in the new environment, and names them.
     """
@@ -192,6 +193,7 @@ class Decision:
     cycle_id: str
     start_at: str
     give_up_at: str
+    next_wake: str
     force: bool
     accept_clashes: bool
 
@@ -216,6 +218,7 @@ def decide(action: str, asked: Asked, execution: str, record: Record, calendar: 
     else:
         message = f"The action is {action!r}. The state machines send sleep, wake or extract."
         raise InvalidInput(message)
+    next_wake = calendar.next_wake(now)
     return Decision(
         act=act,
         reason=reason,
@@ -223,6 +226,7 @@ def decide(action: str, asked: Asked, execution: str, record: Record, calendar: 
         cycle_id=run_name(now, execution),
         start_at=_iso(max(start_at, now)),
         give_up_at=_iso(give_up_at),
+        next_wake=_iso(next_wake) if next_wake else "",
         force=asked.force,
         accept_clashes=asked.accept_clashes,
     )

@@ -37,6 +37,7 @@ class CycleRecord:
     eager_dags: Annotated[
         tuple[str, ...], "DAGs that start by themselves in the morning, before their history is back."
     ] = ()
+    remarks: Annotated[tuple[str, ...], "What else a human should look at after this night."] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,7 +63,8 @@ class CycleRecord:
         """What a human should know beside; nothing after most nights."""
         cut_off = f" Cut off by the drain policy force: {_first(self.cut_off)}."
         eager = f" Started by themselves, before their history is back: {_first(self.eager_dags)}."
-        return (cut_off if self.cut_off else "") + (eager if self.eager_dags else "")
+        others = "".join(f" {remark}." for remark in self.remarks)
+        return (cut_off if self.cut_off else "") + (eager if self.eager_dags else "") + others
 
 
 def _first(names: tuple[str, ...]) -> str:
@@ -94,6 +96,7 @@ def close(
     now: datetime,
     cut_off: tuple[str, ...] = (),
     eager_dags: tuple[str, ...] = (),
+    remarks: tuple[str, ...] = (),
 ) -> CycleRecord:
     """The record of a cycle that ends now. Only one that has woken it has hours asleep: others do not know them yet."""
     sleep = asleep(deleted_at, created_at, now) if (action, outcome) == ("wake", "awake") else None
@@ -120,4 +123,5 @@ def close(
         saved_usd=None if price.usd_per_hour is None else round(hours * price.usd_per_hour, 2),
         cut_off=cut_off,
         eager_dags=eager_dags,
+        remarks=remarks if action == "sleep" else (),
     )
