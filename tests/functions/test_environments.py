@@ -9,10 +9,12 @@ import pytest
 
 from tests.functions.cloud import ME, PASSWORD, TRUST, ago, standing
 from transient_mwaa.aws import passing
+from transient_mwaa.aws.calendars import calendar_from_env
 from transient_mwaa.aws.creation import _without
 from transient_mwaa.aws.mwaa import Mwaa
 from transient_mwaa.domain.errors import (
     BlueprintChanged,
+    CalendarUnreadable,
     EagerDags,
     EnvironmentCreateFailed,
     EnvironmentNotFound,
@@ -63,8 +65,20 @@ class TestDecide:
     def test_public_holidays_of_a_part_of_a_country(self, cloud):
         """Epiphany is a holiday in Baden-Wuerttemberg, not in Berlin."""
         for place, expected in (("DE-BW", True), ("DE-BE", False), ("DE", False), ("", False)):
-            calendar = cloud.module("decide", HOLIDAYS=place).calendar
+            cloud.module("decide", HOLIDAYS=place)
+            calendar = calendar_from_env()
             assert (calendar.day_off(date(2027, 1, 6)) is not None) is expected
+
+    @pytest.mark.parametrize(
+        ("parameter", "value"), [("HOLIDAYS", "XX"), ("HOLIDAYS", "DE-XX"), ("EXTRA_HOLIDAYS", "24.12.2026")]
+    )
+    @pytest.mark.parametrize("function", ["decide", "diagnose"])
+    def test_a_calendar_that_cannot_be_read_is_said_by_name(self, cloud, function, parameter, value):
+        """And not while the function is loaded: Step Functions would hear of a runtime that exited."""
+        cloud.create()
+        asked = {"action": "sleep", "input": {"environment": "dev"}, "execution": ME, "waiting_since": ago(seconds=1)}
+        with pytest.raises(CalendarUnreadable, match=f"{parameter} '{value}'"):
+            cloud.function(function, **{parameter: value})(asked)
 
     def test_an_extract_gives_way_to_whoever_holds_the_lease_and_to_every_phase_but_awake(self, cloud):
         def decided():

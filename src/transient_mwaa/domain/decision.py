@@ -101,7 +101,11 @@ class Calendar:
         except (ZoneInfoNotFoundError, ValueError) as error:
             message = f"TIME_ZONE {time_zone!r} is not in the time zone database."
             raise ValueError(message) from error
-        extra = {date.fromisoformat(text.strip()) for text in extra_holidays.split(",") if text.strip()}
+        try:
+            extra = {date.fromisoformat(text.strip()) for text in extra_holidays.split(",") if text.strip()}
+        except ValueError as error:
+            message = f"EXTRA_HOLIDAYS {extra_holidays!r} are not dates like 2026-12-24: {error}."
+            raise ValueError(message) from error
 
         def holiday(day: date) -> str | None:
             return public_holiday(day) or ("a day off of ours" if day in extra else None)

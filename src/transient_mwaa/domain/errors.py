@@ -13,6 +13,10 @@ class BlueprintChanged(TransientMwaaError):
     """The stored blueprint is not the one that was recorded (missing, or its SHA-256 differs)."""
 
 
+class CalendarUnreadable(TransientMwaaError):
+    """The stack's parameters name no calendar: a country, a date, a time or a time zone that nobody knows."""
+
+
 class ChangedSinceExport(TransientMwaaError):
     """Airflow has learned something after the snapshot; deleting now would lose it."""
 
