@@ -20,6 +20,7 @@ mwaa = Mwaa.from_env()
 records = Records.from_env()
 executions = Executions.from_env()
 owed_dags = OwedDags.from_env()
+calendar = calendar_from_env()
 
 
 def emit(call: Call, as_planned: bool, evening_minutes: int | None) -> None:
@@ -53,7 +54,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         outstanding=owed_dags.read(call.environment).outstanding,
     )
     now = datetime.now(UTC)
-    diagnosis = diagnose(seen, calendar_from_env(), now)
+    diagnosis = diagnose(seen, calendar(), now)
     emit(call, diagnosis.as_planned, seen.evening_minutes(now))
     logger.info("Diagnosed", extra={"diagnosis": diagnosis.as_dict()})
     return diagnosis.as_dict()

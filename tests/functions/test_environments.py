@@ -9,7 +9,6 @@ import pytest
 
 from tests.functions.cloud import ME, PASSWORD, TRUST, ago, standing
 from transient_mwaa.aws import passing
-from transient_mwaa.aws.calendars import calendar_from_env
 from transient_mwaa.aws.creation import _without
 from transient_mwaa.aws.mwaa import Mwaa
 from transient_mwaa.domain.errors import (
@@ -65,8 +64,7 @@ class TestDecide:
     def test_public_holidays_of_a_part_of_a_country(self, cloud):
         """Epiphany is a holiday in Baden-Wuerttemberg, not in Berlin."""
         for place, expected in (("DE-BW", True), ("DE-BE", False), ("DE", False), ("", False)):
-            cloud.module("decide", HOLIDAYS=place)
-            calendar = calendar_from_env()
+            calendar = cloud.module("decide", HOLIDAYS=place).calendar()
             assert (calendar.day_off(date(2027, 1, 6)) is not None) is expected
 
     @pytest.mark.parametrize(

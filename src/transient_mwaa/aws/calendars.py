@@ -3,8 +3,8 @@
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Mapping
 from datetime import date
-from functools import cache
 
 import holidays
 
@@ -12,28 +12,37 @@ from transient_mwaa.domain.decision import Calendar
 from transient_mwaa.domain.errors import CalendarUnreadable
 
 
-def calendar_from_env() -> Calendar:
+def calendar_from_env() -> Callable[[], Calendar]:
     """From TIME_ZONE, WAKE_AT, READY_BY, WORK_DAYS, HOLIDAYS, EXTRA_HOLIDAYS and SLEEP_AT, the stack's parameters.
 
-    Raises CalendarUnreadable. Handlers ask for it, not their import, whose failure has no name in Step Functions.
+    It raises CalendarUnreadable when it is asked for: an import that fails has no name in Step Functions.
     """
-    names = ("TIME_ZONE", "WAKE_AT", "READY_BY", "WORK_DAYS", "EXTRA_HOLIDAYS", "HOLIDAYS", "SLEEP_AT")
-    return _calendar(*(os.environ.get(name, "") for name in names))
-
-
-@cache
-def _calendar(
-    time_zone: str, wake_at: str, ready_by: str, work_days: str, extra_holidays: str, where: str, sleep_at: str
-) -> Calendar:
     try:
-        public_holiday = _public_holidays(where).get
-        return Calendar.parse(time_zone, wake_at, ready_by, work_days, extra_holidays, public_holiday, sleep_at)
+        calendar = _parse(os.environ)
     except ValueError as error:
-        message = (
-            f"The stack's calendar cannot be read: {str(error).rstrip('.')}. "
-            "Deploy the stack with the parameter put right; until then nothing sleeps or wakes by schedule."
-        )
-        raise CalendarUnreadable(message) from error
+        trouble = str(error).rstrip(".")
+
+        def unreadable() -> Calendar:
+            message = (
+                f"The stack's calendar cannot be read: {trouble}. "
+                "Deploy the stack with the parameter put right; until then nothing sleeps or wakes by schedule."
+            )
+            raise CalendarUnreadable(message)
+
+        return unreadable
+    return lambda: calendar
+
+
+def _parse(parameters: Mapping[str, str]) -> Calendar:
+    return Calendar.parse(
+        time_zone=parameters["TIME_ZONE"],
+        wake_at=parameters["WAKE_AT"],
+        ready_by=parameters.get("READY_BY", ""),
+        work_days=parameters["WORK_DAYS"],
+        extra_holidays=parameters.get("EXTRA_HOLIDAYS", ""),
+        public_holiday=_public_holidays(parameters.get("HOLIDAYS", "")).get,
+        sleep_at=parameters.get("SLEEP_AT", ""),
+    )
 
 
 def _public_holidays(where: str) -> dict[date, str]:
