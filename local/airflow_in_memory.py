@@ -165,6 +165,7 @@ class InMemoryAirflow:
         self._time = datetime.now(UTC)
         self._parsed: dict[str, DagFile] = {}
         self._ends: dict[tuple[str, str, str], datetime] = {}
+        self._late_deeds: list[tuple[datetime, Callable[[], None]]] = []
         self._snapshots: dict[str, tuple[datetime, Tables]] = {}
         self._refused_rest = _Refusals()
         self._refused_cli = _Refusals()
@@ -199,6 +200,7 @@ class InMemoryAirflow:
             self.running = False
             self.tables = empty_tables()
             self._ends.clear()
+            self._late_deeds.clear()
             self._snapshots.clear()
 
     # --- For stories -----------------------------------------------------------------------------------------------
@@ -262,12 +264,13 @@ class InMemoryAirflow:
             self._log("paused", dag_id, owner="admin")
             self._switch([dag_id], paused=paused)
 
-    def set_variable(self, key: str, value: str) -> None:
-        """A person saves a variable."""
+    def set_variable(self, key: str, value: str, takes: timedelta = timedelta()) -> None:
+        """A person saves a variable. Airflow commits its entry first, and the value so long after it."""
         with self._asked():
             known = self.tables["variable"].find(key=key)
             self._log("variable.edit" if known else "variable.create", owner="admin")
-            self.tables["variable"].put("key", key=key, val=value, description=None, is_encrypted=True)
+            row = {"key": key, "val": value, "description": None, "is_encrypted": True}
+            self._late_deeds.append((self._time + takes, lambda: self.tables["variable"].put("key", **row)))
 
     def set_connection(self, conn_id: str, conn_type: str = "http", **members: Any) -> None:
         """A person saves a connection; members: host, login, password, port, schema, extra."""
@@ -375,9 +378,14 @@ class InMemoryAirflow:
             if run["state"] == "queued" and run["queued_at"] + QUEUED_FOR > self._time:
                 yield run["queued_at"] + QUEUED_FOR
         yield from (end for end in self._ends.values() if end > self._time)
+        yield from (at for at, _ in self._late_deeds if at > self._time)
 
     def _settle(self) -> None:
         """Everything that can happen at this very time."""
+        due = [deed for at, deed in self._late_deeds if at <= self._time]
+        self._late_deeds = [each for each in self._late_deeds if each[0] > self._time]
+        for deed in due:
+            deed()
         self._parse()
         changed = True
         while changed:

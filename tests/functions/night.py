@@ -145,13 +145,19 @@ class Airflow:
             "dags": self.dags,
             "dagRuns": self.dag_runs,
             "taskInstances": self.task_instances,
-            "eventLogs": sorted(self.event_logs, key=lambda row: -row["event_log_id"]),
+            "eventLogs": sorted(self._logged_after(query.get("after")), key=lambda row: -row["event_log_id"]),
             "datasets": [],
         }.get(kind, [])
         asks_for_total = query.get("limit") == 1 or body.get("page_limit") == 1
         total = self.totals.get(kind, 0) if asks_for_total else len(rows)
         member = {"dagRuns": "dag_runs", "taskInstances": "task_instances", "eventLogs": "event_logs"}.get(kind, kind)
         return {member: rows, "total_entries": total}
+
+    def _logged_after(self, since: str | None) -> list[dict[str, Any]]:
+        if since is None:
+            return self.event_logs
+        stamped = [row for row in self.event_logs if row.get("when")]
+        return [row for row in stamped if datetime.fromisoformat(row["when"]) > datetime.fromisoformat(since)]
 
 
 def reply(request: Any, status: int, body: dict[str, Any], error: str = "") -> AWSResponse:

@@ -1,6 +1,7 @@
 """The functions that speak with Airflow: its REST API and CLI stand behind the local MWAA."""
 
 import json
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -445,6 +446,18 @@ class TestRest:
         cloud.airflow.logs = [{"event_log_id": n, "event": "abc"[n % 3]} for n in range(1, 301)]
         assert rest.newest_event("dev", "b") == {"event_log_id": 298, "event": "b"}
         assert rest.newest_event("dev", "d") is None
+
+    @pytest.mark.parametrize("version", ["2.11.2", "3.0.6"])
+    def test_what_was_stamped_since_is_found_behind_older_stamps(self, cloud, rest, version):
+        cloud.airflow.version = version
+        since = datetime(2026, 11, 23, 20, tzinfo=UTC)
+        minutes = {1: -9, 2: 3, **dict.fromkeys(range(3, 203), -1), 203: 2, 204: -1, 205: 1}
+        cloud.airflow.logs = [
+            {"event_log_id": n, "event": "paused", "when": (since + timedelta(minutes=after)).isoformat()}
+            for n, after in minutes.items()
+        ]
+        found = rest.event_logs_after("dev", 203, since.astimezone(timezone(timedelta(hours=5))))
+        assert [row["event_log_id"] for row in found] == [205, 204, 203, 2]
 
     def test_assets_of_airflow_3(self, cloud, rest):
         cloud.airflow.version = "3.1.0"

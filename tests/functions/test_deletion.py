@@ -290,6 +290,28 @@ def test_what_was_there_at_the_export_is_no_change(evening: Night) -> None:
     assert evening.airflow.deleted
 
 
+def test_an_entry_of_just_before_the_snapshot_may_be_ahead_of_its_deed(evening: Night) -> None:
+    """Airflow commits the entry first; when the value follows, it may be too late for the snapshot."""
+    snapshot_at = datetime.fromisoformat(evening.manifest["snapshot_at"])
+
+    def entry(seconds: int, event: str, **members: Any) -> dict[str, Any]:
+        when = (snapshot_at - timedelta(seconds=seconds)).isoformat()
+        return {"event_log_id": 2, "dag_id": "etl", "event": event, "when": when, "try_number": None, **members}
+
+    ahead = entry(20, "variable.edit", dag_id=None)
+    evening.airflow.event_logs.append(ahead)
+    refused(evening, ChangedSinceExport, r"variable\.edit of no DAG .log entry 2")
+    evening.airflow.event_logs.remove(ahead)
+    evening.airflow.event_logs += [
+        entry(400, "variable.edit"),
+        entry(30, "success", try_number=1),
+        entry(20, "cli_dag_pause", dag_id="^(etl)$"),
+        entry(10, "cli_dag_trigger", dag_id="db_export_dag"),
+    ]
+    evening.run("delete_environment")
+    assert evening.airflow.deleted
+
+
 def test_a_forced_sleep_excuses_the_runs_it_named_this_evening(evening: Night) -> None:
     evening.airflow.dag_runs += [{"dag_id": "etl", "dag_run_id": "long", "state": "running"}]
     note = {"environment": ENVIRONMENT, "runs": [{"dag_id": "etl", "run_id": "long", "state": "running", "tasks": []}]}

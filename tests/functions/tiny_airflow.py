@@ -6,6 +6,7 @@ It prints and answers as Airflow 2.11 does (noise before JSON, `No paused DAGs w
 import json
 import re
 import shlex
+from datetime import datetime
 from typing import Any
 
 NOISE = "[2026-11-23T20:00:00.000+0000] {configuration.py:1} INFO - [core]\n"
@@ -68,10 +69,12 @@ class TinyAirflow:
         self.asked.append((method, path, dict(query) if query else body))
         if self.broken:
             return self.broken, {"title": "Broken", "status": self.broken}
+        since = datetime.fromisoformat((query or {}).get("after", "2000-01-01T00:00:00Z"))
         newest = [
             row
             for row in sorted(self.logs, key=lambda row: -row["event_log_id"])
             if row["event"] == (query or {}).get("event", row["event"])
+            and ("when" not in row or datetime.fromisoformat(row["when"]) > since)
         ]
         order = {"2": "-event_log_id", "3": "-id"}[self.version[0]]
         if path == "/eventLogs" and query.get("order_by") != order:

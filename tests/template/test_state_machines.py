@@ -13,6 +13,7 @@ import yaml
 from jsonata.jsonata import Jsonata
 
 from transient_mwaa.domain import errors
+from transient_mwaa.domain.last_look import LOG_AHEAD
 
 pytestmark = pytest.mark.template
 
@@ -212,6 +213,12 @@ def test_nothing_is_deleted_unless_every_check_was_passed():
                 seen.add(state_name)
                 stack.extend(successors(without[state_name]))
         assert "Delete the environment" not in seen, f"reached without {check!r}"
+
+
+def test_a_repeated_export_begins_when_what_was_logged_before_has_taken_effect():
+    """Else the entry that the last look has found would make the repeated export useless, too."""
+    again = definition("spin_down")["States"]["Export once more"]
+    assert again["Seconds"] >= LOG_AHEAD.total_seconds()
 
 
 def test_an_extract_takes_no_lease_and_writes_no_record():

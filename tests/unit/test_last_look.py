@@ -1,14 +1,30 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit import promise
 from transient_mwaa.domain.errors import ChangedSinceExport
-from transient_mwaa.domain.last_look import LogEntry, changes, differences, require_unchanged
-from transient_mwaa.domain.quiesce import Dag, DagRun, Look, Owed, TaskInstance
+from transient_mwaa.domain.last_look import LOG_AHEAD, LogEntry, changes, differences, require_unchanged
+from transient_mwaa.domain.quiesce import (
+    UNFINISHED_TASKS,
+    Dag,
+    DagRun,
+    Drain,
+    Look,
+    Owed,
+    Policy,
+    State,
+    TaskInstance,
+    plan_drain,
+)
 
 pytestmark = pytest.mark.unit
 
 OWED = Owed("dev", frozenset({"etl"}), known=frozenset({"etl", "idle"}))
 PROMISED = promise.parse(promise.document())
+SNAPSHOT_AT = datetime(2026, 11, 23, 20, 5, tzinfo=UTC)
 OWN = (Dag("db_export_dag", is_paused=False), Dag("db_restore_dag", is_paused=False))
 
 
@@ -17,7 +33,7 @@ def look(*, dags: tuple[Dag, ...] = (), runs: tuple[DagRun, ...] = (), tasks: tu
 
 
 def found(seen: Look, *entries: LogEntry, cut_off: frozenset[tuple[str, str]] = frozenset()) -> tuple[str, ...]:
-    return changes(seen, OWED, cut_off, entries, max_log_id=41)
+    return changes(seen, OWED, cut_off, entries, 41, SNAPSHOT_AT)
 
 
 def test_a_sleeping_airflow_has_not_changed() -> None:
@@ -80,6 +96,74 @@ def test_whatever_the_audit_log_learned_is_named() -> None:
         "clear of etl (log entry 42)",
         "variable.create of no DAG (log entry 43)",
     )
+
+
+def logged(event: str, before: timedelta, dag_id: str = "", *, of_task: bool = False) -> LogEntry:
+    return LogEntry(40, dag_id, event, SNAPSHOT_AT - before, of_task)
+
+
+def test_what_was_logged_just_before_the_snapshot_may_have_been_done_after_it() -> None:
+    assert found(look(), logged("variable.edit", timedelta(seconds=1))) == ("variable.edit of no DAG (log entry 40)",)
+    assert found(look(), logged("success", LOG_AHEAD, "etl")) == ("success of etl (log entry 40)",), "marked by a human"
+    assert found(look(), logged("variable.edit", LOG_AHEAD + timedelta(seconds=1))) == ()
+
+
+@pytest.mark.parametrize(
+    "usual",
+    [
+        logged("cli_dag_pause", timedelta(seconds=5), "^(etl|idle)$"),
+        logged("cli_dag_unpause", timedelta(seconds=5), "^(etl)$"),
+        logged("cli_dag_trigger", timedelta(seconds=5), "db_export_dag"),
+        logged("cli_task_run", timedelta(seconds=5), "etl"),
+        logged("success", timedelta(seconds=5), "etl", of_task=True),
+    ],
+)
+def test_what_every_evening_leaves_in_the_log_is_no_change(usual: LogEntry) -> None:
+    assert found(look(), usual) == ()
+
+
+def test_the_same_after_the_snapshot_is_a_change() -> None:
+    after = LogEntry(42, "etl", "success", SNAPSHOT_AT + timedelta(minutes=1), of_task=True)
+    unstamped = LogEntry(43, "^(etl)$", "cli_dag_unpause")
+    assert found(look(), after, unstamped) == (
+        "success of etl (log entry 42)",
+        "cli_dag_unpause of ^(etl)$ (log entry 43)",
+    )
+
+
+def test_the_run_of_a_dag_whose_file_is_gone_lies_dormant_unless_it_is_at_work() -> None:
+    gone = Look(OWN, (DagRun("etl", "r", "running"),), (), {})
+    assert found(gone) == ()
+    at_work = Look(OWN, gone.runs, (TaskInstance("etl", "r", "t", -1, "running"),), {})
+    assert found(at_work) == ("the run r of etl is unfinished",)
+
+
+IDS = st.sampled_from(["a", "b", "c", "db_export_dag"])
+LOOKS = st.builds(
+    lambda dags, runs, tasks: Look(
+        tuple(Dag(dag_id, is_paused=paused) for dag_id, paused in sorted(dags.items())),
+        tuple(DagRun(dag_id, "r", state) for dag_id, state in sorted(runs.items())),
+        tuple(TaskInstance(dag_id, "r", "t", -1, state) for dag_id, state in sorted(tasks.items())),
+        {},
+    ),
+    st.dictionaries(IDS, st.sampled_from([True, True, False])),
+    st.dictionaries(IDS, st.sampled_from(["queued", "running"])),
+    st.dictionaries(IDS, st.sampled_from(UNFINISHED_TASKS)),
+)
+
+
+@settings(max_examples=500)
+@given(LOOKS, st.sets(IDS.filter(lambda dag_id: dag_id != "db_export_dag")), st.sampled_from(Policy), st.booleans())
+def test_what_counts_as_quiet_in_the_evening_is_no_change_at_its_end(
+    seen: Look, owed: set[str], policy: Policy, overdue: bool
+) -> None:
+    """Else it would be exported again and again, and never sleep."""
+    drain = Drain(SNAPSHOT_AT, SNAPSHOT_AT + timedelta(hours=8), timedelta(minutes=30), policy)
+    now = SNAPSHOT_AT + timedelta(hours=1 if overdue else 0)
+    planned = plan_drain(seen, Owed("dev", frozenset(owed)), drain, now)
+    if planned.state is State.QUIET:
+        cut_off = {(run.dag_id, run.run_id) for run in planned.cut_off}
+        assert changes(seen, planned.owed, cut_off, (), 41, SNAPSHOT_AT) == ()
 
 
 def test_changes_keep_the_environment() -> None:

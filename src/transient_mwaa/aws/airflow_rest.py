@@ -6,7 +6,8 @@ Limits of InvokeRestApi: 10 calls a second, 10 s, 6 MB, and a path of at most 64
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import takewhile
+from datetime import UTC, datetime
+from itertools import chain, takewhile
 from typing import Any, Self
 
 from botocore.exceptions import ClientError
@@ -112,11 +113,21 @@ class AirflowRest:
             for table, (method, path) in TOTALS.items()
         }
 
-    def event_logs_after(self, environment: str, log_id: int) -> list[dict[str, Any]]:
-        """Entries of the audit log with a greater id, newest first: event_log_id, when, event, dag_id, owner, ..."""
-        rows = self._get_pages(environment, "/eventLogs", "event_logs", {"order_by": self._newest_first(environment)})
+    def event_logs_after(self, environment: str, log_id: int, since: datetime | None = None) -> list[dict[str, Any]]:
+        """Entries of the audit log with a greater id or, if given, stamped after `since`; newest first of each.
+
+        event_log_id, when, event, dag_id, try_number, owner, ...
+        """
+        query = {"order_by": self._newest_first(environment)}
+        rows: Iterator[dict[str, Any]] = takewhile(
+            lambda row: row["event_log_id"] > log_id, self._get_pages(environment, "/eventLogs", "event_logs", query)
+        )
+        if since:
+            # Ids and stamps are drawn at different moments, so the order of the ids does not tell where to stop.
+            after = {"after": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+            rows = chain(rows, self._get_pages(environment, "/eventLogs", "event_logs", query | after))
         found: dict[int, dict[str, Any]] = {}
-        for row in takewhile(lambda row: row["event_log_id"] > log_id, rows):
+        for row in rows:
             found.setdefault(row["event_log_id"], row)  # new entries push known ones onto the next page
         return list(found.values())
 

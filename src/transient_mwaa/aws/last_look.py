@@ -1,6 +1,7 @@
 """The last look at a living Airflow, before its environment is deleted."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Self
 
 from transient_mwaa.aws.airflow_rest import AirflowRest
@@ -10,7 +11,7 @@ from transient_mwaa.aws.records import Records
 from transient_mwaa.domain import layout
 from transient_mwaa.domain.cycle import Record
 from transient_mwaa.domain.deletion import cut_off_runs
-from transient_mwaa.domain.last_look import LogEntry, changes, differences, require_unchanged
+from transient_mwaa.domain.last_look import LOG_AHEAD, LogEntry, changes, differences, require_unchanged
 from transient_mwaa.domain.manifest import Manifest
 from transient_mwaa.domain.verdict import Verdict
 
@@ -47,9 +48,16 @@ class LastLook:
         excused = cut_off_runs(cut_off.json() if cut_off else None, record)
         # The audit log comes last: whatever happens while the rest is being read is in it.
         look = self._rest.look(name)
-        entries = [_entry(row) for row in self._rest.event_logs_after(name, manifest.max_log_id)]
-        return changes(look, self._owed.read(name), excused, entries, manifest.max_log_id)
+        rows = self._rest.event_logs_after(name, manifest.max_log_id, manifest.snapshot_at - LOG_AHEAD)
+        entries = [_entry(row) for row in rows]
+        return changes(look, self._owed.read(name), excused, entries, manifest.max_log_id, manifest.snapshot_at)
 
 
 def _entry(row: dict[str, Any]) -> LogEntry:
-    return LogEntry(int(row["event_log_id"]), row.get("dag_id") or "", str(row.get("event") or "something"))
+    return LogEntry(
+        int(row["event_log_id"]),
+        row.get("dag_id") or "",
+        str(row.get("event") or "something"),
+        datetime.fromisoformat(row["when"]) if row.get("when") else None,
+        row.get("try_number") is not None,
+    )
