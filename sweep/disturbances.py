@@ -398,6 +398,9 @@ GROUPS: dict[str, dict[str, Any]] = {
     "status for an hour": {status: _status(status, timedelta(hours=1)) for status in sorted(STATUSES - {"DELETED"})},
     "person": {
         "edits a variable": _person(lambda world: world.airflow.set_variable("colour", "green")),
+        "edits a variable slowly": _person(
+            lambda world: world.airflow.set_variable("colour", "green", takes=timedelta(seconds=30))
+        ),
         "edits a connection": _person(lambda world: world.airflow.set_connection("warehouse", "postgres", host="new")),
         "starts a run": _person(lambda world: world.airflow.trigger("orders.hourly")),
         "starts a run of a paused DAG": _person(lambda world: world.airflow.trigger("resting")),
