@@ -23,6 +23,10 @@ class DatabaseUnsupported(MetadataError):
     """The metadata database cannot be read: not PostgreSQL, not UTF-8, or closed to tasks (Airflow 3)."""
 
 
+class EditedMeanwhile(MetadataError):
+    """Variables, connections or pools were edited during each attempt at a snapshot of them."""
+
+
 class ExportExists(MetadataError):
     """An export of this id is complete; exports are never overwritten."""
 

@@ -17,6 +17,7 @@ from airflow_metadata.database import Column, Session, Table, foreign_keys, quot
 from airflow_metadata.errors import (
     CountsDiffer,
     DatabaseUnsupported,
+    EditedMeanwhile,
     ExportExists,
     ModeUnknown,
     ReferenceMissing,
@@ -31,6 +32,7 @@ from airflow_metadata.tables import RULES, Rule, references, required_merged, ru
 log = logging.getLogger(__name__)
 
 MODES = ("complete", "history")
+ATTEMPTS = 3
 _SAFE_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 
 
@@ -53,6 +55,34 @@ def export_metadata(run_id: str, dag_id: str, incarnation: str | None, mode: str
     manifest_key = manifest.key(settings.snapshots, export_id)
     if store.exists(manifest_key):
         raise ExportExists(f"{manifest_key} exists already. Exports are never overwritten: use a new run id.")
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            document = _export(settings, store, export_id, dag_id, incarnation, mode)
+            break
+        except EditedMeanwhile as error:
+            # Nothing of this attempt is promised: the manifest will name the versions of the objects that count.
+            if attempt == ATTEMPTS:
+                raise
+            log.info("Taking another snapshot. %s", error)
+    store.put_once(manifest_key, manifest.to_bytes(document))
+    for name, table in document["tables"].items():
+        if table["carried"] == "excluded" and table["rows"]:
+            log.info("Not carried: %s, %d rows (%s)", name, table["rows"], table["reason"])
+    written, sealed = document["files"], document["secrets"]
+    return {
+        "tables": sum(table["carried"] != "excluded" for table in document["tables"].values()),
+        "files": len(written),
+        "rows": sum(f["rows"] for f in written if f["role"] == "snapshot"),
+        "history_rows": sum(f["rows"] for f in written if f["role"] == "history"),
+        "secrets": sum(sealed["rows"].values()) if sealed else 0,
+        "bytes": sum(f["bytes"] for f in written) + (sealed["bytes"] if sealed else 0),
+    }
+
+
+def _export(
+    settings: Settings, store: Store, export_id: str, dag_id: str, incarnation: str | None, mode: str
+) -> dict[str, Any]:
+    """Write everything but the manifest, which is the answer. Raises EditedMeanwhile: a later snapshot may do."""
     dsn = metadata_dsn()
     prefix = f"{settings.snapshots}{export_id}/"
     with Session(dsn) as session:
@@ -61,6 +91,7 @@ def export_metadata(run_id: str, dag_id: str, incarnation: str | None, mode: str
         if session.value("SELECT current_setting('server_encoding')") != "UTF8":
             raise DatabaseUnsupported("The metadata database is not encoded in UTF-8. Export it by other means.")
         event_log = moment.event_log(session)
+        digests = moment.digests(session) if mode == "complete" else {}
         found = tables(session)
         since = _since(store, settings)
         constants = {
@@ -86,7 +117,7 @@ def export_metadata(run_id: str, dag_id: str, incarnation: str | None, mode: str
             "environment": settings.environment,
             "incarnation": incarnation,
             "dag_id": dag_id,
-            "run_id": run_id,
+            "run_id": export_id,
             "reader": "database",
             "airflow_version": airflow_version(),
             "alembic_revision": session.value("SELECT version_num FROM alembic_version"),
@@ -106,19 +137,8 @@ def export_metadata(run_id: str, dag_id: str, incarnation: str | None, mode: str
         if mode == "complete":
             _check_rows(document)
             moment.check_event_log(session, event_log)
-    store.put_once(manifest_key, manifest.to_bytes(document))
-    for name, table in document["tables"].items():
-        if table["carried"] == "excluded" and table["rows"]:
-            log.info("Not carried: %s, %d rows (%s)", name, table["rows"], table["reason"])
-    written, sealed = document["files"], document["secrets"]
-    return {
-        "tables": sum(table["carried"] != "excluded" for table in document["tables"].values()),
-        "files": len(written),
-        "rows": sum(f["rows"] for f in written if f["role"] == "snapshot"),
-        "history_rows": sum(f["rows"] for f in written if f["role"] == "history"),
-        "secrets": sum(sealed["rows"].values()) if sealed else 0,
-        "bytes": sum(f["bytes"] for f in written) + (sealed["bytes"] if sealed else 0),
-    }
+            moment.check_digests(session, digests)
+    return document
 
 
 def _since(store: Store, settings: Settings) -> str | None:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow_metadata.database import Session
-from airflow_metadata.errors import LogUnsettled, TransactionUnseen
+from airflow_metadata.database import Session, quote
+from airflow_metadata.errors import EditedMeanwhile, LogUnsettled, TransactionUnseen
 
 PATIENCE = 60.0  # seconds; Airflow's own transactions take milliseconds
 _LOOK_EVERY = 0.2
@@ -34,6 +34,12 @@ _WRITERS_OF_LOG = """
     SELECT l.virtualtransaction, 'the process ' || coalesce(l.pid::text, 'of a prepared transaction')
       FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
      WHERE l.relation = 'log'::regclass AND l.mode = 'RowExclusiveLock'"""
+# What people overwrite in place: no count tells of it, and the event log's entry may have come before the snapshot. The
+# database alone sees the values, Fernet's ciphertext among them, which is another one after each save.
+_EDITABLE = ("connection", "slot_pool", "variable")
+_DIGEST = """
+    SELECT encode(sha256(coalesce(string_agg(sha256(convert_to(t::text, 'UTF8')), ''::bytea ORDER BY t.id), '')), 'hex')
+      FROM {} t"""
 _ENTRIES = "SELECT count(*), coalesce(sum(id), 0)::text FROM log WHERE id <= {}"
 
 
@@ -104,6 +110,27 @@ def check_event_log(session: Session, before: EventLog) -> None:
         raise LogUnsettled(
             "Airflow's event log changed while the snapshot was taken: it misses an entry, or an old one was deleted "
             "since. Export again; the environment stays up."
+        )
+
+
+def digests(session: Session) -> dict[str, str]:
+    """One hash over all values of each table that people edit in place."""
+    return {table: str(session.value(_DIGEST.format(quote(table)))) for table in _EDITABLE}
+
+
+def check_digests(session: Session, before: dict[str, str]) -> None:
+    """What the snapshot shows of these tables is what they hold still. Raises EditedMeanwhile.
+
+    Airflow logs an edit before it makes it: one that was logged before the snapshot and made after it is in no later
+    entry, and no row more or less.
+    """
+    session.rollback()
+    session.read_only_snapshot()
+    now = digests(session)
+    if edited := [table for table in _EDITABLE if now[table] != before[table]]:
+        raise EditedMeanwhile(
+            f"Somebody went on editing while it was exported: {', '.join(edited)}. "
+            "Wait until that is done, then export again; the environment stays up."
         )
 
 

@@ -155,18 +155,25 @@ def test_values_that_airflow_notes_in_its_event_log_are_masked(
     assert differences(bucket, tmp_path, EXPORT) == []
 
 
-def test_the_secrets_open_with_the_key_and_hold_everything(evening_airflow: Any, bucket: Any, monkeypatch: Any) -> None:
-    evening_airflow.export(EXPORT)
+def unsealed(bucket: Any, monkeypatch: Any) -> tuple[Any, Any]:
+    """The secrets of the export, and the header under which they were sealed."""
     for name, value in {"AWS_ENDPOINT_URL": bucket.url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}.items():
         monkeypatch.setenv(name, value)
-    document = bucket.manifest(EXPORT)
+    sealed = bucket.manifest(EXPORT)["secrets"]
     plain, header = aws_encryption_sdk.EncryptionSDKClient().decrypt(
-        source=bucket.read(document["secrets"]["key"]),
+        source=bucket.s3.get_object(Bucket=bucket.name, Key=sealed["key"], VersionId=sealed["version_id"])[
+            "Body"
+        ].read(),
         key_provider=aws_encryption_sdk.StrictAwsKmsMasterKeyProvider(key_ids=[bucket.key_arn]),
     )
+    return json.loads(plain), header
+
+
+def test_the_secrets_open_with_the_key_and_hold_everything(evening_airflow: Any, bucket: Any, monkeypatch: Any) -> None:
+    evening_airflow.export(EXPORT)
+    opened, header = unsealed(bucket, monkeypatch)
     expected = {"environment": ENVIRONMENT, "export_id": EXPORT, "content": "secrets"}
     assert expected.items() <= header.encryption_context.items()
-    opened = json.loads(plain)
     variables = {row["key"]: row["val"] for row in opened["variable"]}
     assert variables == {"plain": "in clear", "secret": SECRETS["variable"], "empty": "", "none": None}
     connections = {row["conn_id"]: (row["password"], row["extra"]) for row in opened["connection"]}
@@ -174,7 +181,7 @@ def test_the_secrets_open_with_the_key_and_hold_everything(evening_airflow: Any,
     assert connections["open"] == (None, "")
     assert [SECRETS["trigger"] in row["kwargs"] for row in opened["trigger"]] == [True, True]
     assert {row["username"]: row["password"] for row in opened["ab_user"]} == {"ada": SECRETS["hash"], "bob": None}
-    assert document["secrets"]["rows"] == {"variable": 4, "connection": 3, "trigger": 2, "ab_user": 2}
+    assert bucket.manifest(EXPORT)["secrets"]["rows"] == {"variable": 4, "connection": 3, "trigger": 2, "ab_user": 2}
 
 
 def test_an_old_fernet_key_still_decrypts_and_a_lost_one_is_named(evening_airflow: Any, bucket: Any) -> None:
@@ -596,6 +603,54 @@ def test_an_entry_of_the_log_that_was_on_its_way_at_the_snapshot_fails_the_expor
         with pytest.raises(TaskFailed, match=r"LogUnsettled.*misses an entry"):
             evening_airflow.python(committing)
         timer.join()
+    assert not [key for key in bucket.list_keys() if key.endswith("manifest.json")]
+    assert evening_airflow.export(EXPORT)["rows"] > 0
+
+
+EDITS = {
+    "connection": "UPDATE connection SET login = 'another' WHERE conn_id = 'open'",
+    "slot_pool": "UPDATE slot_pool SET slots = slots + 1 WHERE pool = 'default_pool'",
+    "variable": "UPDATE variable SET val = 'blue' WHERE key = 'plain'",
+}
+EDITING = """
+import airflow_metadata.export as e, airflow_metadata.moment as m
+from airflow_metadata.airflow_compat import metadata_dsn
+from airflow_metadata.database import Session
+seen, left = m.event_log, [{times}]
+def edited(session):
+    answer = seen(session)
+    if left[0] > 0:
+        left[0] -= 1
+        with Session(metadata_dsn()) as human:
+            human.execute({sql!r})
+            human.commit()
+    return answer
+m.event_log = edited
+"""
+
+
+@pytest.mark.parametrize("table", EDITS)
+def test_an_edit_that_was_logged_before_the_snapshot_and_made_after_it_is_exported(
+    evening_airflow: Any, bucket: Any, table: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """No entry of the event log comes later, and no row is more or less: another snapshot has it."""
+    answer = evening_airflow.python(EDITING.format(times=1, sql=EDITS[table]) + EXPORT_IT)
+    assert differences(bucket, tmp_path, EXPORT) == []
+    assert answer["files"] == len(bucket.manifest(EXPORT)["files"])
+    secrets, _ = unsealed(bucket, monkeypatch)
+    (pools,) = snapshot_of(bucket, "slot_pool")
+    assert {
+        "connection": "another" in [row["login"] for row in secrets["connection"]],
+        "slot_pool": pools["sums"]["slots"]["sum"] == str(evening_airflow.value("SELECT sum(slots) FROM slot_pool")),
+        "variable": "blue" in [row["val"] for row in secrets["variable"]],
+    }[table]
+
+
+def test_who_edits_again_and_again_is_named_without_what_was_saved(evening_airflow: Any, bucket: Any) -> None:
+    again = "UPDATE variable SET val = md5(random()::text) || 'hidden' WHERE key = 'plain'"
+    with pytest.raises(TaskFailed, match=r"EditedMeanwhile.*exported: variable\. Wait") as failed:
+        evening_airflow.python(EDITING.format(times=9, sql=again) + EXPORT_IT)
+    assert "hidden" not in str(failed.value)
     assert not [key for key in bucket.list_keys() if key.endswith("manifest.json")]
     assert evening_airflow.export(EXPORT)["rows"] > 0
 
