@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from airflow_metadata.errors import DatabaseFailed, DatabaseUnsupported
+from airflow_metadata.errors import DagsStartByThemselves, DatabaseFailed, DatabaseUnsupported
 from airflow_metadata.tables import OWN_CONNECTION
 
 # Parameters that every libpq knows. psycopg2 and ADBC each carry their own libpq, and a newer one lists parameters
@@ -38,6 +38,20 @@ def airflow_version() -> str:
     import airflow
 
     return str(airflow.__version__)
+
+
+def require_paused_at_creation() -> None:
+    """What runs tells, as a startup script may set it without an option of the environment.
+
+    Raises DagsStartByThemselves.
+    """
+    from airflow.configuration import conf
+
+    if not conf.getboolean("core", "dags_are_paused_at_creation"):
+        raise DagsStartByThemselves(
+            "core.dags_are_paused_at_creation is off: in the morning every DAG would run before its history is back. "
+            "Take it out of the startup script or wherever it is set; the environment stays up."
+        )
 
 
 def metadata_dsn() -> str:

@@ -198,6 +198,22 @@ def tables(session: Session) -> dict[str, Table]:
     return answer
 
 
+def tables_elsewhere(session: Session) -> list[tuple[str, str]]:
+    """Schema and name of every readable table outside `public` that neither PostgreSQL nor an extension has made."""
+    return [
+        (schema, name)
+        for schema, name in session.rows("""
+            SELECT n.nspname::text, c.relname::text
+              FROM pg_class c
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND NOT c.relispartition
+               AND n.nspname NOT IN ('public', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+               AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+               AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+             ORDER BY 1, 2""")
+    ]
+
+
 def foreign_keys(session: Session) -> list[ForeignKey]:
     """All foreign keys in `public`."""
     rows = session.rows("""

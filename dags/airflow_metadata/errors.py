@@ -15,6 +15,10 @@ class CountsDiffer(MetadataError):
     """Rows were lost or won on the way; nothing was committed."""
 
 
+class DagsStartByThemselves(MetadataError):
+    """Airflow is configured to run new DAGs at once: in the morning, before their history is back."""
+
+
 class DatabaseFailed(MetadataError):
     """The metadata database refused a statement, or the connection broke; nothing was committed."""
 
@@ -29,6 +33,10 @@ class EditedMeanwhile(MetadataError):
 
 class ExportExists(MetadataError):
     """An export of this id is complete; exports are never overwritten."""
+
+
+class ForeignRows(MetadataError):
+    """Tables that are not Airflow's hold rows, which would be gone with the environment."""
 
 
 class HistoryTableRefused(MetadataError):

@@ -9,16 +9,24 @@ import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Any
 
 from airflow_metadata import files, history, manifest, moment, pieces, secrets, sums
-from airflow_metadata.airflow_compat import airflow_tables, airflow_version, fernet, metadata_dsn
-from airflow_metadata.database import Column, Session, Table, foreign_keys, quote, tables
+from airflow_metadata.airflow_compat import (
+    airflow_tables,
+    airflow_version,
+    fernet,
+    metadata_dsn,
+    require_paused_at_creation,
+)
+from airflow_metadata.database import Column, Session, Table, foreign_keys, quote, tables, tables_elsewhere
 from airflow_metadata.errors import (
     CountsDiffer,
     DatabaseUnsupported,
     EditedMeanwhile,
     ExportExists,
+    ForeignRows,
     ModeUnknown,
     ReferenceMissing,
     RunIdUnsafe,
@@ -27,7 +35,7 @@ from airflow_metadata.failures import named
 from airflow_metadata.pieces import Delivered, Piece
 from airflow_metadata.settings import Settings
 from airflow_metadata.storage import Store
-from airflow_metadata.tables import RULES, Rule, references, required_merged, rule_for
+from airflow_metadata.tables import NOT_AIRFLOWS, RULES, Rule, references, required_merged, rule_for
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +63,8 @@ def export_metadata(run_id: str, dag_id: str, incarnation: str | None, mode: str
     manifest_key = manifest.key(settings.snapshots, export_id)
     if store.exists(manifest_key):
         raise ExportExists(f"{manifest_key} exists already. Exports are never overwritten: use a new run id.")
+    if mode == "complete":
+        require_paused_at_creation()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             document = _export(settings, store, export_id, dag_id, incarnation, mode)
@@ -104,6 +114,7 @@ def _export(
         rules: dict[str, Rule] = {}
         if mode == "complete":
             rules = _rules(session, found)
+            _check_foreign_rows(session, rules, settings.accepted_tables)
             _check_merged_references(session, found)
             planned = _snapshot_pieces(found, rules) + planned
         # Nobody may drop, empty or rewrite a table between its pieces: rows would change their positions.
@@ -157,6 +168,27 @@ def _rules(session: Session, found: dict[str, Table]) -> dict[str, Rule]:
 def _count(session: Session, names: Iterable[str]) -> dict[str, int]:
     """Rows of every table, counted apart from the files."""
     return {name: int(session.value(f"SELECT count(*) FROM {quote(name)}")) for name in names}
+
+
+def _check_foreign_rows(session: Session, rules: dict[str, Rule], accepted: tuple[str, ...]) -> None:
+    """What an owner, a plugin or a provider keeps beside Airflow's tables is lost only with the owner's consent.
+
+    Raises ForeignRows.
+    """
+    foreign = {name: quote(name) for name, rule in rules.items() if rule.reason == NOT_AIRFLOWS}
+    foreign |= {f"{schema}.{name}": f"{quote(schema)}.{quote(name)}" for schema, name in tables_elsewhere(session)}
+    held = [
+        name
+        for name, table in foreign.items()
+        if not any(fnmatchcase(name, pattern) for pattern in accepted)
+        and session.value(f"SELECT EXISTS (SELECT 1 FROM {table})")
+    ]
+    if held:
+        raise ForeignRows(
+            f"Tables of the metadata database that are not Airflow's hold rows: {', '.join(held)}. They would be gone "
+            "with the environment. Keep them elsewhere, or name those that may be lost in the Airflow configuration "
+            "option transient_mwaa.accepted_tables; the environment stays up."
+        )
 
 
 def _check_merged_references(session: Session, found: dict[str, Table]) -> None:

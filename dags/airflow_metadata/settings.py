@@ -18,22 +18,21 @@ class Settings:
     kms_key_arn: str
     environment: str
     history_tables: tuple[str, ...] = ()  # more tables for the lake, by name
+    accepted_tables: tuple[str, ...] = ()  # patterns of tables, not Airflow's, whose rows may be left behind
 
     @classmethod
     def from_airflow(cls) -> Settings:
         """Read [transient_mwaa] bucket, kms_key_arn and environment (default: AIRFLOW_ENV_NAME, set by MWAA), and
-        history_tables (names with commas between; default: none).
+        history_tables and accepted_tables (names with commas between; default: none).
 
         Raises SettingMissing.
         """
-        from airflow.configuration import conf
-
-        named = conf.get(SECTION, "history_tables", fallback="")
         return cls(
             bucket=_option("bucket"),
             kms_key_arn=_option("kms_key_arn"),
             environment=_option("environment", os.environ.get("AIRFLOW_ENV_NAME", "")),
-            history_tables=tuple(name.strip() for name in named.split(",") if name.strip()),
+            history_tables=_names("history_tables"),
+            accepted_tables=_names("accepted_tables"),
         )
 
     @property
@@ -45,6 +44,13 @@ class Settings:
     def records(self) -> str:
         """Prefix of what the core keeps about this environment."""
         return f"environments/{self.environment}/"
+
+
+def _names(name: str) -> tuple[str, ...]:
+    from airflow.configuration import conf
+
+    named = conf.get(SECTION, name, fallback="")
+    return tuple(each.strip() for each in named.split(",") if each.strip())
 
 
 def _option(name: str, default: str = "") -> str:

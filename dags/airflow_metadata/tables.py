@@ -166,8 +166,10 @@ _REFERENCES: dict[tuple[str, str], str | None] = {
     ("dag_favorite", "user_id"): "ab_user",
 }
 INTEGERS = ("integer", "bigint")
+NOT_AIRFLOWS = "not a table of Airflow's"
 # Tables that share Airflow's database without being in its models.
 _FOREIGN = (
+    ("alembic_version_", "the revision of a provider's schema: made by the new environment"),
     ("celery_", "results of Celery workers that go with the environment"),
     ("_airflow_deleted__", "rows archived by `airflow db clean`: export them with `airflow db export-archived`"),
     ("_airflow_moved__", "rows set aside by an old migration of Airflow"),
@@ -192,7 +194,7 @@ def rule_for(table: str, airflow_tables: Iterable[str], live: Collection[str]) -
             "Add a rule to airflow_metadata/tables.py; the environment stays up."
         )
     known = (reason for prefix, reason in _FOREIGN if table.startswith(prefix))
-    return Rule("exclude", reason=next(known, "not a table of Airflow's"))
+    return Rule("exclude", reason=next(known, NOT_AIRFLOWS))
 
 
 def references(live: Mapping[str, Table], keys: Iterable[ForeignKey]) -> dict[str, dict[str, str]]:

@@ -60,13 +60,13 @@ def test_an_empty_environment_is_exported_too(make: Any, bucket: Any, tmp_path: 
 
 def test_what_is_not_carried_is_named_with_a_reason(evening_airflow: Any, bucket: Any) -> None:
     evening_airflow.run("CREATE TABLE celery_taskmeta (id int)")
+    evening_airflow.run("INSERT INTO celery_taskmeta VALUES (1)")
     evening_airflow.run("CREATE TABLE of_the_owner (id int, odd point)")
-    evening_airflow.run("INSERT INTO of_the_owner VALUES (1, NULL)")
     evening_airflow.export(EXPORT)
     tables = bucket.manifest(EXPORT)["tables"]
     assert all(bool(table["reason"]) == (table["carried"] == "excluded") for table in tables.values())
     assert "Celery" in tables["celery_taskmeta"]["reason"]
-    assert tables["of_the_owner"] == {"rows": 1, "carried": "excluded", "reason": "not a table of Airflow's"}
+    assert tables["of_the_owner"] == {"rows": 0, "carried": "excluded", "reason": "not a table of Airflow's"}
     reasons = evening_airflow.python("import airflow_metadata.tables as t; answer = t.excluded_reasons()")
     assert reasons["session"] == "web sessions: made anew at login"
     by_version = {"dag_code", "serialized_dag"}  # carried where runs keep the version of their DAG
@@ -74,6 +74,60 @@ def test_what_is_not_carried_is_named_with_a_reason(evening_airflow: Any, bucket
         "celery_taskmeta",
         "of_the_owner",
     }
+
+
+@pytest.fixture
+def of_the_owner(evening_airflow: Any) -> Any:
+    """Tables that are not Airflow's and hold rows: beside its own, in parts, and in a schema of their own."""
+    for sql in (
+        "CREATE TABLE of_the_owner (id int, odd point)",
+        "INSERT INTO of_the_owner VALUES (1, NULL)",
+        "CREATE TABLE plugin_state (id int) PARTITION BY RANGE (id)",
+        "CREATE TABLE plugin_state_1 PARTITION OF plugin_state FOR VALUES FROM (0) TO (10)",
+        "INSERT INTO plugin_state VALUES (1)",
+        "CREATE SCHEMA reports",
+        'CREATE TABLE reports."Daily" (id int)',
+        'INSERT INTO reports."Daily" VALUES (1)',
+        "CREATE TABLE reports.empty (id int)",
+    ):
+        evening_airflow.run(sql)
+    return evening_airflow
+
+
+def test_rows_of_tables_that_are_not_airflows_are_not_left_behind_unasked(of_the_owner: Any, bucket: Any) -> None:
+    with pytest.raises(TaskFailed, match=r"ForeignRows.*of_the_owner, plugin_state, reports\.Daily.*accepted_tables"):
+        of_the_owner.export(EXPORT)
+    assert bucket.list_keys() == []
+
+
+def test_the_owner_may_accept_that_tables_are_left_behind(of_the_owner: Any, bucket: Any) -> None:
+    accepted = "AIRFLOW__TRANSIENT_MWAA__ACCEPTED_TABLES"
+    of_the_owner.environ[accepted] = " of_the_owner, plugin_?tate ,"
+    with pytest.raises(TaskFailed, match=r"ForeignRows.*hold rows: reports\.Daily\."):
+        of_the_owner.export(EXPORT)
+    of_the_owner.environ[accepted] += "reports.*"
+    of_the_owner.export(EXPORT)
+    tables = bucket.manifest(EXPORT)["tables"]
+    assert tables["of_the_owner"]["rows"] == tables["plugin_state"]["rows"] == 1
+    assert {tables[name]["carried"] for name in ("of_the_owner", "plugin_state")} == {"excluded"}
+
+
+def test_an_extract_for_the_lake_leaves_nothing_behind(of_the_owner: Any, bucket: Any) -> None:
+    it = "from airflow_metadata.export import export_metadata as e; answer = e('extract', 'db_export_dag', None, {!r})"
+    assert of_the_owner.python(it.format("history"))["history_rows"] > 0
+
+
+@pytest.mark.parametrize("value", ["False", "0"])
+def test_an_airflow_that_starts_new_dags_by_itself_is_not_put_to_sleep(
+    evening_airflow: Any, bucket: Any, value: str
+) -> None:
+    """A startup script may set it without an option of the environment: what runs tells."""
+    evening_airflow.environ["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = value
+    with pytest.raises(TaskFailed, match=r"DagsStartByThemselves.*startup script.*stays up"):
+        evening_airflow.export(EXPORT)
+    assert bucket.list_keys() == []
+    evening_airflow.environ["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "True"
+    assert evening_airflow.export(EXPORT)["rows"] > 0
 
 
 def test_a_table_or_reference_that_no_rule_knows_is_refused(evening_airflow: Any, bucket: Any) -> None:

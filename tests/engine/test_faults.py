@@ -223,6 +223,7 @@ def test_a_part_that_is_refused_and_cannot_be_cleared_away(evening: Airflow, doo
 
 def test_a_table_that_is_dropped_between_plan_and_reading(evening: Airflow, door: Door, tmp_path: Path) -> None:
     evening.run("CREATE TABLE kept AS SELECT * FROM sla_miss")
+    evening.environ["AIRFLOW__TRANSIENT_MWAA__ACCEPTED_TABLES"] = "kept"
     with psycopg.connect(evening.uri) as dropping, ThreadPoolExecutor(1) as pool:
         dropping.execute("DROP TABLE sla_miss")  # not committed: the catalogue still shows the table
         export = pool.submit(evening.export, "dropped")
@@ -238,6 +239,7 @@ def test_a_table_that_is_dropped_between_plan_and_reading(evening: Airflow, door
     evening.run("CREATE TABLE sla_miss AS SELECT * FROM kept")
     evening.run("ALTER TABLE sla_miss ADD PRIMARY KEY (task_id, dag_id, execution_date)")
     evening.run("DROP TABLE kept")
+    del evening.environ["AIRFLOW__TRANSIENT_MWAA__ACCEPTED_TABLES"]
     check_whole(evening, tmp_path, "again")
 
 

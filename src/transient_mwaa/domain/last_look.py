@@ -16,7 +16,7 @@ LOG_AHEAD = timedelta(minutes=2)
 is there, too. A page of the web server takes seconds for it, a command on a loaded worker or with a whole file of
 variables up to a minute. The state machine waits so long before it exports again."""
 _OF_EVERY_EVENING = frozenset({"cli_dag_pause", "cli_dag_unpause", "cli_task_run"})
-"""What we and the last tasks leave in the log before the snapshot; the look itself shows whether it has taken effect."""
+"""What we and the last tasks leave in the log before the snapshot; the look itself shows what became of it."""
 
 
 @dataclass(frozen=True)
