@@ -11,6 +11,10 @@ class AwsRequestFailed(MetadataError):
     """S3 or KMS refused a request, or went on failing it; nothing was committed."""
 
 
+class CallbacksWaiting(MetadataError):
+    """Callbacks of DAGs or tasks wait for the DAG processor; they are not carried over the night."""
+
+
 class CountsDiffer(MetadataError):
     """Rows were lost or won on the way; nothing was committed."""
 

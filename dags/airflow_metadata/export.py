@@ -96,6 +96,8 @@ def _export(
     dsn = metadata_dsn()
     prefix = f"{settings.snapshots}{export_id}/"
     with Session(dsn) as session:
+        if mode == "complete":
+            moment.await_callbacks(session)
         taken = moment.take(session)
         files.settle(session)
         if session.value("SELECT current_setting('server_encoding')") != "UTF8":

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from airflow_metadata.database import Session, quote
-from airflow_metadata.errors import EditedMeanwhile, LogUnsettled, TransactionUnseen
+from airflow_metadata.errors import CallbacksWaiting, EditedMeanwhile, LogUnsettled, TransactionUnseen
 
 PATIENCE = 60.0  # seconds; Airflow's own transactions take milliseconds
 _LOOK_EVERY = 0.2
@@ -34,6 +34,11 @@ _WRITERS_OF_LOG = """
     SELECT l.virtualtransaction, 'the process ' || coalesce(l.pid::text, 'of a prepared transaction')
       FROM pg_locks l JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()
      WHERE l.relation = 'log'::regclass AND l.mode = 'RowExclusiveLock'"""
+# Callbacks of DAGs and tasks wait here for the DAG processor, which takes them within seconds. One of an hour ago is
+# taken by nobody any more (its folder has no processor), and must not keep the environment awake for ever.
+_CALLBACKS = """
+    SELECT id::text, callback_type FROM callback_request
+     WHERE created_at BETWEEN now() - interval '1 hour' AND now() + interval '1 hour'"""
 # What people overwrite in place: no count tells of it, and the event log's entry may have come before the snapshot. The
 # database alone sees the values, Fernet's ciphertext among them, which is another one after each save.
 _EDITABLE = ("connection", "slot_pool", "variable")
@@ -85,6 +90,22 @@ def take(session: Session) -> Moment:
     session.read_only_snapshot()
     snapshot, at = session.rows(f"SELECT pg_export_snapshot(), {_ISO.format('now()')}")[0]
     return Moment(snapshot, at, watermark)
+
+
+def await_callbacks(session: Session) -> None:
+    """Callbacks that the DAG processor is about to run are not carried, so they are waited for.
+
+    To be called before the snapshot: nothing runs any more that would ask for another one. Raises CallbacksWaiting.
+    """
+    if session.value("SELECT to_regclass('public.callback_request')::text") is None:
+        return
+    left = _wait(session, dict(session.rows(_CALLBACKS)), lambda: dict(session.rows(_CALLBACKS)))
+    session.rollback()
+    if left:
+        raise CallbacksWaiting(
+            f"{len(left)} callbacks ({', '.join(sorted(set(left.values())))}) wait for the DAG processor for more than "
+            f"{PATIENCE:.0f} s, and would be lost. See whether it runs, then export again; the environment stays up."
+        )
 
 
 def event_log(session: Session) -> EventLog:

@@ -111,7 +111,7 @@ def fill(connection: psycopg.Connection[Any], fernet: Fernet) -> None:
     many(
         "callback_request",
         "created_at priority_weight callback_data callback_type",
-        [(DAY, 1, '{"path": "/old"}', "TaskCallbackRequest")],
+        [(DAY.replace(year=2020), 1, '{"path": "/old"}', "TaskCallbackRequest")],  # which nobody takes any more
     )
 
     many(

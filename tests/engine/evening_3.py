@@ -135,7 +135,7 @@ def dags(rows: Rows) -> None:
             callback_def='{"path": "a.b"}',
         )
     else:
-        rows.add("callback_request", created_at=DAY, priority_weight=1, callback_data='{"path": "/old"}', callback_type="TaskCallbackRequest")
+        rows.add("callback_request", created_at=DAY.replace(year=2020), priority_weight=1, callback_data='{"path": "/old"}', callback_type="TaskCallbackRequest")
 
 
 def dag(rows: Rows, dag_id: str, *, paused: bool, stale: bool, live: bool = False) -> None:

@@ -709,6 +709,23 @@ def test_who_edits_again_and_again_is_named_without_what_was_saved(evening_airfl
     assert evening_airflow.export(EXPORT)["rows"] > 0
 
 
+def test_a_callback_that_waits_for_the_dag_processor_is_waited_for(evening_airflow: Any, bucket: Any) -> None:
+    """It is not carried. One of long ago waits for nobody who is there."""
+    columns = "created_at, priority_weight, callback_data, callback_type"
+    evening_airflow.run(f"INSERT INTO callback_request ({columns}) VALUES (now(), 1, '{{}}', 'DagCallbackRequest')")
+    impatient = "import airflow_metadata.moment as m; m.PATIENCE = {}\n"
+    with pytest.raises(TaskFailed, match=r"CallbacksWaiting.*1 callbacks .DagCallbackRequest.*stays up"):
+        evening_airflow.python(impatient.format(0.5) + EXPORT_IT)
+    assert bucket.list_keys() == []
+    taken = "DELETE FROM callback_request WHERE callback_type = 'DagCallbackRequest'"
+    with psycopg.connect(evening_airflow.uri, autocommit=True) as processor:
+        timer = threading.Timer(2, processor.execute, [taken])
+        timer.start()
+        evening_airflow.python(impatient.format(60) + EXPORT_IT)
+        timer.join()
+    assert bucket.manifest(EXPORT)["tables"]["callback_request"]["rows"] == 1, "an old one, which nobody takes any more"
+
+
 def test_history_alone_has_changed_rows_and_nothing_else(evening_airflow: Any, bucket: Any, tmp_path: Path) -> None:
     it = "from airflow_metadata.export import export_metadata as e; answer = e({!r}, 'db_export_dag', {!r}, {!r})"
     answer = evening_airflow.python(it.format("extract-1", INCARNATION, "history"))
