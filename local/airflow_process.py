@@ -277,7 +277,8 @@ class ProcessAirflow:
     def _create_user(self) -> None:
         name, password = self.login
         who = ["--username", name, "--firstname", name, "--lastname", name, "--email", f"{name}@example.com"]
-        self._must("users", "create", *who, "--role", "Admin", "--password", password)
+        # A password may begin with a hyphen.
+        self._must("users", "create", *who, "--role", "Admin", f"--password={password}")
 
     def _keep(self, template: Path) -> None:
         """Copies the migrated, running database for the next creation. The move is atomic: two creations may race."""
